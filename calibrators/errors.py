@@ -1,0 +1,13 @@
+"""The errors of this package. Each message is one line: what was seen, what was expected, what to do."""
+
+
+class CalibratorError(Exception):
+    """Ranges cannot be found from what was given."""
+
+
+class ShardError(CalibratorError):
+    """A folder of shards, or one file in it, is not what the model needs."""
+
+
+class TableError(CalibratorError):
+    """A range table or a TensorRT calibration cache is missing, malformed or incomplete."""

@@ -1,0 +1,253 @@
+"""A folder of shards: checked against the model's inputs when opened, then streamed in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibrators.errors import CalibratorError, ShardError
+from calibrators.formats import SUFFIXES, read_arrays, read_headers
+from calibrators.inputs import InputSpec, check_headers, sample_axis
+
+__all__ = ["Batch", "InputSpec", "ShardSet"]
+
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value to compare by
+class Batch:
+    """What one run of the model is fed.
+
+    feeds: input name -> array. names: the samples in it, in order. A model whose batch axis is fixed
+    gets full feeds always: where samples run out, those of this batch are repeated from its start, so
+    only the first ``len(names)`` rows of the outputs count.
+    """
+
+    feeds: dict[str, NDArray[Any]]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    samples: int
+    shapes: tuple[tuple[int, ...], ...]  # of one sample, per input
+    size: int
+    mtime_ns: int
+
+    def check_unchanged(self) -> None:
+        status = _stat(self.path)
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise ShardError(f"{self.path} changed after it was checked; run again when nothing writes to it")
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The samples start..stop-1 of a shard."""
+
+    shard: _Shard
+    start: int
+    stop: int
+
+    def names(self) -> list[str]:
+        return [f"{self.shard.path.stem}:{i}" for i in range(self.start, self.stop)]
+
+
+class ShardSet:
+    """The samples of a folder. Make one with ``ShardSet.open``.
+
+    batched: axis 0 of every array enumerates samples. It does when axis 0 of all the model's inputs is
+    dynamic or the same constant; otherwise each file is one feed and counts as one sample.
+    """
+
+    def __init__(self, shards: tuple[_Shard, ...], inputs: tuple[InputSpec, ...]) -> None:
+        self._shards = shards
+        self.inputs = inputs
+        self.batched, self._fixed_batch = sample_axis(inputs)
+
+    @classmethod
+    def open(cls, folder: Path, inputs: Sequence[InputSpec]) -> ShardSet:
+        """Find the .npy, .npz and .safetensors files of a folder and check their headers; no data is read.
+
+        Files are taken in the order of their names; other files and subfolders are ignored. Every file
+        must hold each input of the model and nothing else; an .npy file serves a model with one input.
+
+        Raises ShardError for a folder that is missing or has no shards, for two files with one stem (their
+        samples would share names), and, naming the file, for one that is damaged, truncated or not
+        readable, holds Python objects or no samples, lacks an input or has another, or differs from an
+        input in dtype, rank or a static axis (axis 0 of a batched model is free: it counts samples).
+        """
+        if not inputs:
+            raise ShardError(f"{folder}: the model has no inputs, so there is nothing to feed")
+        batched, _ = sample_axis(inputs)
+        shards = tuple(_open_shard(path, inputs, batched) for path in _shard_files(folder))
+        return cls(shards, tuple(inputs))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(shard.path for shard in self._shards)
+
+    @property
+    def samples(self) -> int:
+        return sum(shard.samples for shard in self._shards)
+
+    def fingerprint(self) -> str:
+        """Return the sha256 (hex) over name, size and bytes of every file; computed once.
+
+        Raises ShardError when a file vanished or changed after it was checked.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for shard in self._shards:
+            name = os.fsencode(shard.path.name)
+            digest.update(b"%d %b %d " % (len(name), name, shard.size))
+            try:
+                with shard.path.open("rb") as stream:
+                    while block := stream.read(_HASH_BLOCK_BYTES):
+                        digest.update(block)
+            except OSError as exc:
+                raise _unreadable(shard.path, exc) from exc
+            shard.check_unchanged()
+        return digest.hexdigest()
+
+    def batches(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Stream the first ``limit`` samples (default: all) in order, ``size`` to a batch.
+
+        A model's own fixed batch size goes before ``size``; a model that is not batched gets one file at
+        a time. Batches run across files, but samples of different shapes never share one. No more than
+        one shard and one batch is held in memory (of an .npy shard only what the system maps).
+
+        Raises CalibratorError at the call when size or limit is below 1; ShardError while streaming when a
+        file vanished, changed or is damaged, or when a float array holds NaN or Inf.
+        """
+        if size < 1 or (limit is not None and limit < 1):
+            raise CalibratorError(f"batch size {size}, limit {limit}: both must be at least 1")
+        if not self.batched:
+            size = 1
+        return self._stream(_plan(self._shards, self._fixed_batch or size, limit))
+
+    def _stream(self, plan: Iterator[list[_Slice]]) -> Iterator[Batch]:
+        reader = _Reader(self.inputs[0].name, self.batched)
+        for slices in plan:
+            feeds = _joined([reader.cut(part) for part in slices])
+            names = tuple(name for part in slices for name in part.names())
+            if self._fixed_batch and len(names) < self._fixed_batch:
+                wrapped = np.arange(self._fixed_batch) % len(names)
+                feeds = {name: array[wrapped] for name, array in feeds.items()}
+            yield Batch(feeds, names)
+
+
+class _Reader:
+    """Cuts samples out of shards; holds the arrays of one shard at a time."""
+
+    def __init__(self, npy_name: str, batched: bool) -> None:
+        self._npy_name = npy_name
+        self._batched = batched
+        self._shard: _Shard | None = None
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def cut(self, part: _Slice) -> dict[str, NDArray[Any]]:
+        """Return a copy of the samples of a slice, found finite, from a file found unchanged."""
+        part.shard.check_unchanged()  # before: touching a map of a file that has shrunk kills the process
+        if part.shard is not self._shard:
+            self._arrays = {}  # let go of one shard before the next is read
+            self._arrays = read_arrays(part.shard.path, self._npy_name)
+            self._shard = part.shard
+        taken = {
+            name: np.array(array[part.start : part.stop] if self._batched else array, order="C")
+            for name, array in self._arrays.items()
+        }
+        part.shard.check_unchanged()
+        for name, array in taken.items():
+            self._check_finite(part, name, array)
+        return taken
+
+    def _check_finite(self, part: _Slice, name: str, array: NDArray[Any]) -> None:
+        if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
+            return
+        bad = np.argwhere(~np.isfinite(array))
+        sample = part.start + int(bad[0][0]) if self._batched else 0
+        raise ShardError(
+            f"{part.shard.path}: input {name!r} has {len(bad)} NaN or Inf, the first in sample {sample}; "
+            "remove the sample or mend what wrote it"
+        )
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as exc:
+        raise ShardError(f"{folder}: expected a folder of shards: {exc.strerror or exc}") from exc
+    files = [path for path in entries if path.suffix.lower() in SUFFIXES]
+    if not files:
+        raise ShardError(f"{folder}: no shards in it; expected files ending in {', '.join(SUFFIXES)}")
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        if (other := by_stem.setdefault(path.stem, path)) is not path:
+            raise ShardError(f"{path}: {other.name} has the same stem: sample names collide; rename one")
+    return files
+
+
+def _open_shard(path: Path, inputs: Sequence[InputSpec], batched: bool) -> _Shard:
+    if path.suffix.lower() == ".npy" and len(inputs) > 1:
+        raise ShardError(
+            f"{path} holds one array, the model has {len(inputs)} inputs; write them into one .npz"
+        )
+    status = _stat(path)
+    headers = read_headers(path, npy_name=inputs[0].name)
+    samples = check_headers(path, headers, inputs)
+    shapes = [headers[spec.name].shape for spec in inputs]
+    of_one_sample = tuple(shape[1:] if batched else shape for shape in shapes)
+    return _Shard(path, samples, of_one_sample, status.st_size, status.st_mtime_ns)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+
+
+def _unreadable(path: Path, exc: OSError) -> ShardError:
+    return ShardError(f"{path} cannot be read: {exc.strerror or exc}; put it back or make it readable")
+
+
+def _plan(shards: Sequence[_Shard], size: int, limit: int | None) -> Iterator[list[_Slice]]:
+    """Say which samples make up each batch, from the headers alone."""
+    batch: list[_Slice] = []
+    room = size
+    left = limit
+    for shard in shards:
+        if batch and batch[0].shard.shapes != shard.shapes:
+            yield batch
+            batch, room = [], size
+        end = shard.samples if left is None else min(shard.samples, left)
+        left = None if left is None else left - end
+        start = 0
+        while start < end:
+            stop = min(end, start + room)
+            batch.append(_Slice(shard, start, stop))
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield batch
+                batch, room = [], size
+    if batch:
+        yield batch
+
+
+def _joined(pieces: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

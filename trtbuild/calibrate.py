@@ -1,0 +1,92 @@
+"""Shards through the float model -> RangeTable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from calibrators.errors import CalibratorError
+from calibrators.histogram import Histogram
+from calibrators.method import amax
+from calibrators.shards import Batch, ShardSet
+from calibrators.table import Range, RangeTable, TableKey
+from trtbuild.errors import InputError
+from trtbuild.model.model import Model
+from trtbuild.progress import track
+from trtbuild.recipe import CalibrationSection
+from trtbuild.rewrite.cut import with_outputs
+from trtbuild.rewrite.explicit import ranges_needed
+from trtbuild.targets.session import Tensors, infer, runner
+
+
+def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> TableKey:
+    """What a table of this model, these shards and these methods is stored and looked up by."""
+    method = str(section.method_of(""))
+    if section.tensors:
+        method += " " + json.dumps(section.tensors)  # in the order of the file: the last match wins
+    return TableKey(model=model.sha256, shards=shards.fingerprint(), method=method)
+
+
+def calibrate(model: Model, shards: ShardSet, section: CalibrationSection, batch: int) -> RangeTable:
+    """Run every sample through the float model, `batch` at a time, and take a range per tensor.
+
+    Covers the activations that int8 nodes may read, whatever the pins.
+    Raises InputError for a model that brings its own Q/DQ, for a `[calibration.tensors]` pattern
+    that matches no tensor, and for activations with NaN or Inf.
+    """
+    if model.quantized:
+        raise InputError(
+            f"{model.path} brings its own Q/DQ: its ranges are in the graph already. Build it as it is, "
+            "or export it without Q/DQ to calibrate it"
+        )
+    tensors = ranges_needed(model)
+    _check_patterns(section, tensors)
+    histograms = {tensor: Histogram() for tensor in tensors}
+    for activations in _activations(model, shards, tensors, batch):
+        for tensor, histogram in histograms.items():
+            histogram.update(activations[tensor])
+    ranges = {tensor: _range(tensor, histograms[tensor], section) for tensor in tensors}
+    return RangeTable(ranges, table_key(model, shards, section), shards.samples)
+
+
+def _activations(
+    model: Model, shards: ShardSet, tensors: tuple[str, ...], batch: int
+) -> Iterator[Tensors]:
+    """The tensors of one batch after the other; rows that only fill up a fixed batch are cut off."""
+    inputs = {spec.name for spec in model.inputs}
+    produced = [tensor for tensor in tensors if tensor not in inputs]
+    batches = shards.batches(batch)
+    total = -(-shards.samples // batch)
+    if not produced:
+        yield from (item.feeds for item in track(batches, "calibrating, batches", total))
+        return
+    with runner(with_outputs(model.ir, produced, cut=bool(model.unrunnable)), "calibration") as active:
+        for item in track(batches, "calibrating, batches", total):
+            outputs = infer(active, item.feeds, _samples(item))
+            fed = len(next(iter(item.feeds.values()))) if shards.batched else 0
+            yield {
+                name: array[: len(item.names)] if array.ndim and len(array) == fed else array
+                for name, array in {**item.feeds, **outputs}.items()
+            }
+
+
+def _samples(item: Batch) -> str:
+    return item.names[0] if len(item.names) == 1 else f"{item.names[0]} to {item.names[-1]}"
+
+
+def _range(tensor: str, histogram: Histogram, section: CalibrationSection) -> Range:
+    method = section.method_of(tensor)
+    try:
+        return Range(amax(histogram, method), str(method))
+    except CalibratorError as error:
+        raise InputError(f"tensor {tensor!r}: {error}") from error
+
+
+def _check_patterns(section: CalibrationSection, tensors: tuple[str, ...]) -> None:
+    from trtbuild.names import matcher, nearest
+
+    for pattern in section.tensors:
+        if not any(map(matcher(pattern), tensors)):
+            raise InputError(
+                f"[calibration.tensors] {pattern!r} matches no calibrated tensor{nearest(pattern, tensors)}"
+            )

@@ -1,0 +1,78 @@
+"""What this machine can build and run, and what is missing."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib
+import importlib.metadata
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "polygraphy", "numba",
+    "tensorrt", "tensorrt-rtx", "pycuda",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TargetStatus:
+    """Whether builds for a target can be made and run here; `missing` says what to install if not."""
+
+    target: str
+    builds: bool
+    runs: bool
+    missing: str | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    python: str
+    platform: str
+    gpu_driver: bool
+    free_gb: float
+    packages: dict[str, str | None]
+    targets: tuple[TargetStatus, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine: versions, GPU driver, disk, and what each target lacks."""
+    gpu = ctypes.util.find_library("cuda") is not None
+    rtx = _imports("tensorrt_rtx")
+    return Diagnosis(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        gpu_driver=gpu,
+        free_gb=round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        packages={name: _version(name) for name in PACKAGES},
+        targets=(
+            TargetStatus("onnxruntime", True, True, None),
+            TargetStatus(
+                "tensorrt-rtx", rtx is None, False,
+                f"package tensorrt-rtx ({rtx}): pip install 'trtbuild[rtx]'" if rtx
+                else "builds only: running its engines is not supported yet; ONNX Runtime runs the same model",
+            ),
+            TargetStatus("tensorrt", False, False, "not supported yet"),
+        ),
+    )  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _imports(module: str) -> str | None:
+    """None when the module can be imported, else why not."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+        return str(error).splitlines()[0]
+    return None

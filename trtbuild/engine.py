@@ -1,0 +1,79 @@
+"""Engine: a recipe and the paths that it means; or a bare model, which needs no recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtbuild import recipe
+from trtbuild.errors import InputError
+from trtbuild.names import nearest
+from trtbuild.recipe import Recipe
+
+ENGINES = Path("engines")
+RECIPE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What to build. `folder` holds recipe and builds; a bare model has none and `builds` is None."""
+
+    name: str
+    recipe: Recipe
+    model: Path
+    shards: Path | None
+    samples: Path | None
+    folder: Path
+    builds: Path | None
+
+    @property
+    def labels(self) -> Path | None:
+        labels = self.recipe.validation.labels
+        return self.folder / labels if labels else None
+
+    def require_shards(self) -> Path:
+        """The folder of calibration shards. Raises InputError for a bare model without `--calib`."""
+        if self.shards is None:
+            raise InputError(f"{self.model}: INT8 needs calibration shards; give their folder with --calib")
+        return self.shards
+
+    def require_samples(self) -> Path:
+        """The folder of validation samples. Raises InputError for a bare model without `--samples`."""
+        if self.samples is None:
+            raise InputError(f"{self.model}: give a folder of validation samples with --samples")
+        return self.samples
+
+
+def open_engine(
+    reference: str,
+    overrides: tuple[str, ...] = (),
+    pins: tuple[str, ...] = (),
+    calib: Path | None = None,
+    samples: Path | None = None,
+) -> Engine:
+    """Open a folder with a recipe.toml, its name under engines/, or a bare MODEL.onnx.
+
+    `calib` and `samples` go before what the recipe says.
+    Raises InputError when there is no such engine or its recipe is wrong.
+    """
+    path = Path(reference)
+    if path.suffix == ".onnx":
+        parsed = recipe.parse({}, "--set", overrides, pins)
+        return Engine(path.stem, parsed, path, calib, samples, path.parent, None)
+    folder = next((f for f in (path, ENGINES / reference) if (f / RECIPE).is_file()), None)
+    if folder is None:
+        known = [found.parent.name for found in ENGINES.glob(f"*/{RECIPE}")]
+        raise InputError(
+            f"{reference}: neither a folder with a {RECIPE}, nor a name under {ENGINES}/, nor a .onnx file"
+            f"{nearest(reference, known)}"
+        )
+    parsed = recipe.load(folder / RECIPE, overrides, pins)
+    return Engine(
+        name=folder.resolve().name,
+        recipe=parsed,
+        model=folder / parsed.model.path,
+        shards=calib or folder / parsed.calibration.shards,
+        samples=samples or folder / parsed.validation.samples,
+        folder=folder,
+        builds=folder / "builds",
+    )

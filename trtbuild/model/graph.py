@@ -1,0 +1,70 @@
+"""Questions about an onnx-ir graph that several modules ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+FLOATS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+)
+QDQ = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether the value is an initializer with data that no caller can feed."""
+    return value is not None and value.is_initializer() and not value.is_graph_input()
+
+
+def node_name(node: ir.Node) -> str:
+    """The node's name; every node of a normalised graph has one."""
+    assert node.name, "the graph was not normalised"
+    return node.name
+
+
+def is_float_tensor(value: ir.Value) -> bool:
+    """Whether the value is a tensor of floats, as far as shape inference could tell."""
+    return isinstance(value.type, ir.TensorType) and value.dtype in FLOATS
+
+
+def activations(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every named output of a main-graph node, in graph order."""
+    for node in graph:
+        for value in node.outputs:
+            if value.name:
+                yield value
+
+
+def fed_values(graph: ir.Graph) -> set[ir.Value]:
+    """The values that depend on a graph input: everything that is not constant."""
+    fed = {value for value in graph.inputs if not value.is_initializer()}
+    for node in graph:
+        if any(value in fed for value in _reads(node)):
+            fed.update(node.outputs)
+    return fed
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """The inputs of a node, and for If/Loop/Scan what their bodies capture from outside."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        bodies = (
+            [attribute.value] if attribute.type == ir.AttributeType.GRAPH
+            else attribute.value if attribute.type == ir.AttributeType.GRAPHS
+            else []
+        )
+        for body in bodies:
+            for inner in body.all_nodes():
+                yield from (value for value in inner.inputs if value is not None)
+
+
+def downstream(graph: ir.Graph, start: set[ir.Node]) -> set[ir.Node]:
+    """`start` and every node that reads, directly or not, what those nodes produce."""
+    reached = set(start)
+    tainted = {value for node in start for value in node.outputs}
+    for node in graph:
+        if node in reached or any(value in tainted for value in _reads(node)):
+            reached.add(node)
+            tainted.update(node.outputs)
+    return reached

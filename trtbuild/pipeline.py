@@ -1,0 +1,232 @@
+"""The one composition of the steps, shared by the CLI and by Python programs."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trtbuild
+from calibrators.shards import ShardSet
+from calibrators.table import RangeTable
+from trtbuild import calibrate as calibration
+from trtbuild.engine import Engine
+from trtbuild.errors import InputError, LostPinError, MachineError
+from trtbuild.golden import check as golden
+from trtbuild.golden import metric_file
+from trtbuild.golden.gate import Verdict
+from trtbuild.model import files as onnx_files
+from trtbuild.model.model import Model
+from trtbuild.precision import rules
+from trtbuild.precision.map import PrecisionMap
+from trtbuild.profiles import profiles_of
+from trtbuild.progress import say
+from trtbuild.recipe import InputSection
+from trtbuild.rewrite.explicit import ranges_needed
+from trtbuild.ship import store
+from trtbuild.ship.store import Build
+from trtbuild.targets.audit import audit
+from trtbuild.targets.base import Request, Target
+from trtbuild.targets.choose import by_name, choose
+
+VERDICT = "verdict.json"
+CALIBRATION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A table and where it is stored; `path` is None for a bare model, which has no store."""
+
+    table: RangeTable
+    path: Path | None
+
+
+def pins(engine: Engine) -> tuple[Model, PrecisionMap]:
+    """Open the model and resolve the precision of every node."""
+    model = Model.open(engine.model)
+    return model, rules.resolve(model, engine.recipe.precision, engine.recipe.pin)
+
+
+def calibrate(engine: Engine, model: Model | None = None) -> Calibration:
+    """The range table of the engine's model and shards: from the store when it is there, else calibrated."""
+    model = model or Model.open(engine.model)
+    shards = ShardSet.open(engine.require_shards(), model.inputs)
+    section = engine.recipe.calibration
+    path = None
+    if engine.builds is not None:
+        path = engine.builds / "ranges" / f"{calibration.table_key(model, shards, section).digest()}.json"
+        if path.is_file():
+            table = RangeTable.load(path)
+            if set(ranges_needed(model)) <= set(table.ranges):
+                say(f"ranges: {path}, calibrated before")
+                return Calibration(table, path)
+    profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
+    opt = next((section.opt for section in profiles.values()), ())
+    table = calibration.calibrate(model, shards, section, opt[0] if opt else CALIBRATION_BATCH)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.save(path)
+    return Calibration(table, path)
+
+
+def build(engine: Engine, target_name: str = "auto", output: Path | None = None) -> Build:
+    """Calibrate if needed, build, audit, and store; with `output` also write it there, the manifest beside.
+
+    Raises LostPinError when a pin did not hold: nothing is stored then.
+    """
+    target = choose(target_name)
+    _check_output(engine, target, output)
+    model, precisions = pins(engine)
+    rules.check_budget(precisions, engine.recipe.precision.budget)
+    request = _request(engine, model, precisions)
+    key = store.key_of(_identity(request, target))
+    if engine.builds is None:
+        assert output is not None
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output.parent) as folder:
+            built = store.publish(Path(folder), key, lambda staging: _write(engine, request, target, key, staging))
+            _export(built, output)
+        return store.read_output(output)
+    built_before = store.find(engine.builds, key)
+    if built_before is not None:
+        built_before.verify()
+        store.mark_newest(built_before)
+        say(f"build: {built_before.artifact.parent}, built before")
+    built = built_before or store.publish(
+        engine.builds, key, lambda staging: _write(engine, request, target, key, staging)
+    )
+    if output is not None:
+        _export(built, output)
+    return built
+
+
+def validate(engine: Engine, build: Build) -> Verdict:
+    """The golden check of a build. A build in the store keeps the verdict beside it."""
+    section = engine.recipe.validation
+    model = Model.open(engine.model)
+    if model.sha256 != build.manifest["model"]["sha256"]:
+        raise InputError(f"{engine.model} is not the model that {build.key} was built from; build again")
+    build.verify()
+    shards = ShardSet.open(engine.require_samples(), model.inputs)
+    metric = None
+    if section.metric is not None and engine.labels is not None:
+        metric = metric_file.load(section.metric, engine.folder, engine.labels)
+    request = _request_of(build, engine, model)
+    candidate, caveat = by_name(build.manifest["target"]["target"]).candidate(request, build.artifact)
+    if caveat:
+        say(f"note: {caveat}")
+    verdict = golden.check(model, candidate, request.precisions, shards, metric, section)
+    if engine.builds is not None and build.artifact.parent.parent == engine.builds:
+        document = {"schema_version": store.SCHEMA_VERSION, "build": build.key, "caveat": caveat}
+        store.write_json(build.artifact.parent / VERDICT, {**document, **verdict.to_dict()})
+    return verdict
+
+
+def _request(engine: Engine, model: Model, precisions: PrecisionMap) -> Request:
+    needs_table = not model.quantized and any(n.precision == "int8" for n in precisions.nodes.values())
+    table = calibrate(engine, model).table if needs_table else None
+    shards = None
+    if engine.shards is not None and engine.shards.is_dir():
+        shards = ShardSet.open(engine.shards, model.inputs)
+    profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
+    return Request(model, precisions, table, profiles, engine.recipe)
+
+
+def _request_of(build: Build, engine: Engine, model: Model) -> Request:
+    """The request that a stored build was made from, read back from its manifest."""
+    manifest = build.manifest
+    return Request(
+        model=model,
+        precisions=PrecisionMap.from_dict(manifest["precision"]),
+        table=RangeTable.from_dict(manifest["ranges"]) if manifest["ranges"] else None,
+        profiles={name: InputSection(**shapes) for name, shapes in manifest["profiles"].items()},
+        recipe=engine.recipe,
+    )
+
+
+def _identity(request: Request, target: Target) -> dict[str, Any]:
+    """Everything that decides the bytes of a build."""
+    return {
+        "trtbuild": trtbuild.__version__,
+        "model": request.model.sha256,
+        "precision": {name: node.precision for name, node in request.precisions.nodes.items()},
+        "pinned": request.precisions.pinned,
+        "ranges": request.table.to_dict() if request.table else None,
+        "profiles": {name: shapes.model_dump() for name, shapes in request.profiles.items()},
+        "target": target.identity(request.recipe),
+    }
+
+
+def _write(engine: Engine, request: Request, target: Target, key: str, folder: Path) -> store.Manifest:
+    """Build into `folder`, audit what was built, and describe it."""
+    artifact = folder / target.artifact
+    say(f"building for {target.name}")
+    built = target.build(request, artifact)
+    audited = audit(request.precisions, built.layers)
+    if audited.lost:
+        lost = "; ".join(f"{pin.node} (asked {pin.wanted}, found {pin.found})" for pin in audited.lost)
+        raise LostPinError(f"{len(audited.lost)} pins did not hold in what was built, nothing was kept: {lost}")
+    model = request.model
+    return {
+        "schema_version": store.SCHEMA_VERSION,
+        "key": key,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        "trtbuild": trtbuild.__version__,
+        "engine": engine.name,
+        "source": str((engine.folder if engine.builds else engine.model).resolve()),
+        "model": {
+            "path": str(model.path.resolve()),
+            "sha256": model.sha256,
+            "opset": model.normalisation.opset_before,
+            "normalised_opset": model.normalisation.opset_after,
+            "renamed_nodes": model.normalisation.renamed,
+            "not_calibrated": model.unrunnable,
+            "quantized": model.quantized,
+        },
+        "target": built.facts,
+        "profiles": {name: shapes.model_dump() for name, shapes in request.profiles.items()},
+        "precision": request.precisions.to_dict(),
+        "ranges": request.table.to_dict() if request.table else None,
+        "audit": audited.to_dict(),
+        "layers": [vars(layer) for layer in built.layers],
+        "artifact": store.describe(artifact),
+    }
+
+
+def _check_output(engine: Engine, target: Target, output: Path | None) -> None:
+    """Fail before the work, not after it: nowhere to write to, or a name that promises another thing."""
+    if output is None:
+        if engine.builds is None:
+            raise InputError(f"{engine.model}: a bare model has no builds folder; say where to write with -o")
+        return
+    promises_model, builds_model = output.suffix == ".onnx", target.artifact.endswith(".onnx")
+    if builds_model and not promises_model:
+        raise MachineError(
+            f"-o {output} promises an engine, but target {target.name} writes an explicit ONNX model; "
+            "use --target tensorrt-rtx (pip install 'trtbuild[rtx]'), or a name ending in .onnx"
+        )
+    if promises_model and not builds_model:
+        raise InputError(f"-o {output} promises an ONNX model, but target {target.name} writes an engine")
+    if output.resolve() == engine.model.resolve():
+        raise InputError(f"-o {output} would overwrite the model itself")
+    try:
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"-o {output}: cannot write into {output.parent}: {error.strerror}") from error
+
+
+def _export(build: Build, output: Path) -> None:
+    """Write a build's artifact and manifest to `output` and `<output>.json`, the manifest last."""
+    unfinished = output.with_name(f".{output.name}.tmp")
+    try:
+        if onnx_files.data_of(build.artifact).is_file():
+            onnx_files.save(onnx_files.read(build.artifact), unfinished, data=onnx_files.data_of(output).name)
+        else:
+            shutil.copyfile(build.artifact, unfinished)
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    store.write_json(store.manifest_of(output), {**build.manifest, "artifact": store.describe(output)})

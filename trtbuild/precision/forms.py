@@ -1,0 +1,168 @@
+"""What each node can run in: its int8 form (the edges that would carry Q/DQ) and its half form.
+
+The int8 placement follows NVIDIA's rules for explicit quantization: all inputs of Conv,
+ConvTranspose, Gemm and MatMul, never their outputs; symmetric, per tensor for activations, per
+channel for weights; both sides or neither of a product of two activations; on a residual Add that
+a Conv feeds the other branch, so that Conv and Add fuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx.defs
+import onnx_ir as ir
+
+from trtbuild.model import patterns
+from trtbuild.model.graph import FLOATS, is_constant, node_name
+
+HALVES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
+TYPE_FROM_ATTRIBUTE = frozenset({"Cast", "CastLike", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"})
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One consumer edge that carries Q/DQ in int8.
+
+    `axis` is the channel axis of a per-channel weight, None for one scale per tensor; `constant`
+    edges take their scale from the weight itself, the others need a calibrated range.
+    """
+
+    node: str
+    index: int
+    tensor: str
+    constant: bool
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class HalfForm:
+    """The inputs and outputs (by index) that become fp16/bf16 when the node does."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NoForm:
+    """The node cannot run in that precision, and why."""
+
+    reason: str
+
+
+Int8Form = tuple[Edge, ...] | NoForm
+
+
+def int8_forms(graph: ir.Graph) -> dict[str, Int8Form]:
+    """The int8 form of every node of a normalised graph, by node name, in graph order."""
+    forms = {node_name(node): _product_form(node) for node in graph}
+    for (add,) in patterns.find("residual-add", graph):
+        form = _residual_form(add)
+        if form is not None:
+            forms[node_name(add)] = form
+    return forms
+
+
+def fused_conv(add: ir.Node) -> tuple[ir.Node, int] | None:
+    """The Conv that TensorRT fuses with a residual Add, and the index of the other operand.
+
+    None unless one operand comes straight from a Conv (or its BatchNormalization) read by nobody else.
+    """
+    for index, value in reversed(list(enumerate(add.inputs))):
+        node = value.producer() if value is not None else None
+        if node is not None and node.op_type == "BatchNormalization" and len(node.outputs[0].uses()) == 1:
+            node = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if (
+            node is not None and node.op_type == "Conv"
+            and len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
+        ):
+            return node, 1 - index
+    return None
+
+
+def _product_form(node: ir.Node) -> Int8Form:
+    if node.domain != "" or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return NoForm(f"{node.op_type} has no int8 form")
+    data, weight = node.inputs[0], node.inputs[1]
+    if data is None or weight is None or {data.dtype, weight.dtype} != {ir.DataType.FLOAT}:
+        return NoForm(f"its inputs are {_dtypes(node)}, not float32")
+    if is_constant(data) and is_constant(weight):
+        return NoForm("both of its operands are constant")
+    if node.op_type in ("Conv", "ConvTranspose") and not is_constant(weight):
+        return NoForm("its weight is computed, not constant")
+    return (_edge(node, 0), _edge(node, 1))
+
+
+def _edge(node: ir.Node, index: int) -> Edge:
+    value = node.inputs[index]
+    assert value is not None
+    axis = _weight_axis(node, value) if index == 1 and is_constant(value) else None
+    return Edge(node_name(node), index, str(value.name), is_constant(value), axis)
+
+
+def _weight_axis(node: ir.Node, weight: ir.Value) -> int | None:
+    rank = len(weight.shape) if weight.shape is not None else 0
+    if rank < 2:
+        return None
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB")
+        return 0 if transposed is not None and transposed.as_int() else 1
+    return rank - 1
+
+
+def _residual_form(add: ir.Node) -> Int8Form | None:
+    fused = fused_conv(add)
+    if fused is None:
+        return None
+    conv, other = fused
+    skip = add.inputs[other]
+    if isinstance(_product_form(conv), NoForm) or skip is None or skip.dtype != ir.DataType.FLOAT:
+        return None
+    return (Edge(node_name(add), other, str(skip.name), constant=False, axis=None),)
+
+
+def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
+    """How `node` runs in `half` ("fp16" or "bf16"), read off its ONNX schema of `opset`."""
+    if node.domain != "" or not onnx.defs.has(node.op_type, opset):
+        return NoForm(f"{node.op_type} is no standard ONNX operator")
+    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return NoForm(f"the body of a {node.op_type} stays in float")
+    if node.op_type in TYPE_FROM_ATTRIBUTE or "Quantize" in node.op_type:
+        return NoForm(f"the type of a {node.op_type} is part of the model")
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    allowed = {
+        constraint.type_param_str for constraint in schema.type_constraints
+        if HALVES[half] in constraint.allowed_type_strs
+    }
+    outputs = tuple(
+        index for index, value in enumerate(node.outputs)
+        if value.dtype == ir.DataType.FLOAT and _type_param(schema.outputs, index) in allowed
+    )
+    tied = {_type_param(schema.outputs, index) for index in outputs}
+    inputs = tuple(
+        index for index, value in enumerate(node.inputs)
+        if value is not None and value.dtype == ir.DataType.FLOAT
+        and _type_param(schema.inputs, index) in tied
+    )
+    if not outputs or not inputs:
+        return NoForm(f"{node.op_type} has no {half} form here")
+    return HalfForm(inputs, outputs)
+
+
+def _type_param(formals: Iterable[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
+    listed = list(formals)
+    return str(listed[min(index, len(listed) - 1)].type_str) if listed else ""  # the last may be variadic
+
+
+def has_floats(node: ir.Node) -> bool:
+    """Whether the node computes any float tensor at all."""
+    return any(value.dtype in FLOATS for value in node.outputs)
+
+
+def _dtypes(node: ir.Node) -> str:
+    return ", ".join(str(v.dtype.name).lower() if v.dtype else "of unknown type" for v in node.inputs[:2] if v)

@@ -1,0 +1,268 @@
+"""recipe.toml -> Recipe. Strict: an unknown key is an error that names the nearest key."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from calibrators.method import Method
+from trtbuild.errors import InputError
+from trtbuild.names import matcher, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Precision = Literal["int8", "fp16", "bf16", "fp32"]
+Shape = tuple[Annotated[int, Field(gt=0)], ...]
+SELECTORS = ("name", "type", "pattern", "position", "weights_below")
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, no unknown keys, no silent conversions of text to numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ModelSection(Section):
+    path: str = "model.onnx"
+
+
+class InputSection(Section):
+    """The shapes of one model input: the optimization profile, batch axis included."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    @model_validator(mode="after")
+    def _ordered(self) -> InputSection:
+        ranks = {len(self.min), len(self.opt), len(self.max)}
+        if len(ranks) > 1 or not all(a <= b <= c for a, b, c in zip(self.min, self.opt, self.max)):
+            raise ValueError(f"needs min <= opt <= max on every axis, got {self.min}, {self.opt}, {self.max}")
+        return self
+
+
+class PrecisionSection(Section):
+    default: Precision = "int8"
+    fallback: Literal["fp16", "bf16", "fp32"] = "fp32"
+    budget: float | None = Field(default=None, ge=0, le=1)
+
+
+class Pin(Section):
+    """One rule: exactly one selector, and the precision that the matching nodes get."""
+
+    name: str | None = None
+    type: str | None = None
+    pattern: str | None = None
+    position: Literal["first", "last"] | None = None
+    count: int | None = Field(default=None, gt=0)
+    weights_below: float | None = Field(default=None, gt=0)
+    to: Precision = "fp32"
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _one_selector(self) -> Pin:
+        given = [key for key in SELECTORS if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a pin needs exactly one of {', '.join(SELECTORS)}; got {given or 'none'}")
+        if self.count is not None and self.position is None:
+            raise ValueError("count goes with position")
+        if self.name is not None:
+            matcher(self.name)
+        return self
+
+    def __str__(self) -> str:
+        if self.position:
+            text = f"{self.position}:{self.count or 1}"
+        elif self.type:
+            text = f"type:{self.type}"
+        elif self.pattern:
+            text = f"pattern:{self.pattern}"
+        elif self.weights_below:
+            text = f"weights-below:{self.weights_below:g}"
+        else:
+            text = str(self.name)
+        return text if self.to == "fp32" else f"{text}={self.to}"
+
+    @classmethod
+    def parse(cls, text: str) -> Pin:
+        """Read a `--pin` rule: a name, `glob:…`, `re:…`, `type:…`, `pattern:…`, `first:N`, `last:N`,
+        `weights-below:X`; `=fp16` appended chooses another precision than fp32.
+
+        Raises InputError when the text is not of that grammar.
+        """
+        body, found, to = text.rpartition("=")
+        fields: dict[str, Any] = {"to": to} if found and to in get_args(Precision) else {}
+        body = body if fields else text
+        kind, _, rest = body.partition(":")
+        if kind in ("type", "pattern"):
+            fields[kind] = rest
+        elif kind in ("first", "last") and re.fullmatch(r"\d*", rest):
+            fields |= {"position": kind, "count": int(rest) if rest else 1}
+        elif kind == "weights-below":
+            fields["weights_below"] = rest
+        else:
+            fields["name"] = body
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise InputError(f"--pin {text}: {_explain(error, Pin)[0]}") from error
+
+
+class CalibrationSection(Section):
+    shards: str = "shards"
+    method: str = "minmax"
+    percentile: float | None = Field(default=None, gt=0, le=100)
+    tensors: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _known_methods(self) -> CalibrationSection:
+        if self.percentile is not None and self.method != "percentile":
+            raise ValueError(f"percentile goes with method = 'percentile', not {self.method!r}")
+        for text in (self.method, *self.tensors.values()):
+            Method.parse(text)
+        for pattern in self.tensors:
+            matcher(pattern)
+        return self
+
+    def method_of(self, tensor: str) -> Method:
+        """The method for one tensor; of the `[calibration.tensors]` patterns the last match wins."""
+        chosen = f"percentile:{self.percentile}" if self.percentile is not None else self.method
+        for pattern, method in self.tensors.items():
+            if matcher(pattern)(tensor):
+                chosen = method
+        return Method.parse(chosen)
+
+
+class OutputThresholds(Section):
+    """What every model output must reach against the golden."""
+
+    cosine: float | None = Field(default=None, le=1)
+    sqnr_db: float | None = None
+    max_abs: float | None = Field(default=None, ge=0)
+
+
+class ValidationSection(Section):
+    samples: str = "validation"
+    labels: str | None = None
+    metric: str | None = None
+    max_drop: float | None = Field(default=None, ge=0)
+    layer_samples: int = Field(default=8, gt=0)
+    outputs: OutputThresholds = OutputThresholds()
+
+    @field_validator("metric")
+    @classmethod
+    def _file_and_function(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[^:]+\.py:[A-Za-z_]\w*", value):
+            raise ValueError(f"metric must read 'file.py:function', got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _metric_complete(self) -> ValidationSection:
+        if self.metric is not None and (self.labels is None or self.max_drop is None):
+            raise ValueError("a metric needs labels and max_drop beside it")
+        if self.metric is None and (self.labels is not None or self.max_drop is not None):
+            raise ValueError("labels and max_drop mean nothing without a metric")
+        return self
+
+
+class RtxSection(Section):
+    """TensorRT-RTX: the GPUs (compute capabilities, as "8.9") that the engine is compiled for."""
+
+    compute_capabilities: tuple[str, ...] = ("8.6", "8.9", "12.0")
+
+
+class Recipe(Section):
+    """One engine's recipe: what to build, how precise, calibrated on what, and what it must pass."""
+
+    model: ModelSection = ModelSection()
+    inputs: dict[str, InputSection] = {}
+    precision: PrecisionSection = PrecisionSection()
+    pin: tuple[Pin, ...] = ()
+    calibration: CalibrationSection = CalibrationSection()
+    validation: ValidationSection = ValidationSection()
+    tensorrt_rtx: RtxSection = Field(default=RtxSection(), alias="tensorrt-rtx")
+
+
+def load(path: Path, overrides: tuple[str, ...] = (), pins: tuple[str, ...] = ()) -> Recipe:
+    """Read recipe.toml, apply `--set key=value` overrides, then append `--pin` rules.
+
+    Raises InputError for a missing file, bad TOML, unknown keys and values out of range.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such recipe; an engine is a folder with a recipe.toml") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from error
+    return parse(table, str(path), overrides, pins)
+
+
+def parse(
+    table: dict[str, Any], source: str, overrides: tuple[str, ...] = (), pins: tuple[str, ...] = ()
+) -> Recipe:
+    """Validate a recipe table; `source` is named in errors. Raises InputError as `load` does."""
+    for override in overrides:
+        _override(table, override)
+    try:
+        recipe = Recipe.model_validate(table)
+    except ValidationError as error:
+        raise InputError(f"{source}: {'; '.join(_explain(error, Recipe))}") from error
+    extra = tuple(Pin.parse(text) for text in pins)
+    return recipe.model_copy(update={"pin": recipe.pin + extra})
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, found, text = override.partition("=")
+    if not found or not key:
+        raise InputError(f"--set {override}: expected key=value, as in precision.budget=0.2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override}: {parent} is not a table of the recipe")
+    table[last] = value
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            key = str(item["loc"][-1])
+            lines.append(f"unknown key {place!r}{nearest(key, _keys(model, item['loc'][:-1]))}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{place}: {message}" if place else message)
+    return lines
+
+
+def _keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at `location`, for near misses."""
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+            model = _section(fields.get(str(part)))
+        else:
+            model = _section(model)
+    is_section = isinstance(model, type) and issubclass(model, BaseModel)
+    return [field.alias or name for name, field in model.model_fields.items()] if is_section else []
+
+
+def _section(annotation: Any) -> Any:
+    """The section class inside `dict[str, S]`, `tuple[S, ...]`, `S | None` or `S` itself."""
+    if get_origin(annotation) in (dict, tuple, Union, UnionType):
+        inner = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        return inner[0] if inner else None
+    return annotation

@@ -1,0 +1,1 @@
+"""Rewriting: the normalised model + PrecisionMap + RangeTable -> the explicit model."""

@@ -1,0 +1,26 @@
+"""Which tensors a model shows as outputs, and the part of it that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+
+def with_outputs(model: ir.Model, outputs: Sequence[str], cut: bool = False) -> ir.Model:
+    """A copy of `model` whose outputs are the tensors `outputs`, in that order; weights are shared.
+
+    With `cut`, nodes that these outputs do not need are removed: so ends the model before what ONNX
+    Runtime cannot run. Tensors that the model does not have are left out: whoever compares demands
+    coverage of the results.
+    """
+    copy = model.clone()
+    values = {str(value.name): value for value in copy.graph.inputs}
+    for node in copy.graph:
+        values.update((value.name, value) for value in node.outputs if value.name)
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values[name] for name in outputs if name in values)
+    if cut:
+        passes.RemoveUnusedNodesPass()(copy)
+    return copy

@@ -1,0 +1,1 @@
+"""Where builds live on disk."""

@@ -1,0 +1,137 @@
+"""Builds on disk: written to a temporary folder, renamed when complete, found again by key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtbuild.digest import sha256
+from trtbuild.errors import InputError
+from trtbuild.model.files import data_of
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Build:
+    """A finished build: what was built (`artifact`) and everything that it was built from (`manifest`)."""
+
+    artifact: Path
+    manifest: Manifest
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    def verify(self) -> None:
+        """Raise InputError unless the artifact's bytes are those that were built."""
+        if not self.artifact.is_file() or describe(self.artifact) != self.manifest["artifact"]:
+            raise InputError(f"{self.artifact} is missing or is not what was built (its SHA-256 differs); build again")
+
+
+def key_of(parts: Any) -> str:
+    """16 hex digits that stand for everything a build depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe(artifact: Path) -> dict[str, Any]:
+    """An artifact as the manifest records it: name, size and hash, external data included."""
+    data = data_of(artifact)
+    parts = [artifact, data] if data.is_file() else [artifact]
+    return {"file": artifact.name, "bytes": sum(p.stat().st_size for p in parts), "sha256": sha256(parts)}
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write atomically: a crash leaves the old file or the new one."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as stream:
+            json.dump(document, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:
+    """Have `write` fill a temporary folder and return the manifest, then rename it to `builds/key`.
+
+    When another process finished the same build first, theirs is kept: the same key is the same build.
+    """
+    builds.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=builds))
+    try:
+        manifest = write(staging)
+        write_json(staging / MANIFEST, manifest)
+        staging.chmod(0o755)
+        try:
+            staging.rename(builds / key)
+        except OSError:
+            if not (builds / key / MANIFEST).is_file():
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return read(builds / key)
+
+
+def read(folder: Path) -> Build:
+    """Read a build's folder. Raises InputError when it is not one."""
+    return _read(folder / MANIFEST, lambda manifest: folder / manifest["artifact"]["file"])
+
+
+def read_output(output: Path) -> Build:
+    """Read a build that `-o` wrote: the file and `<file>.json` beside it."""
+    return _read(manifest_of(output), lambda _: output)
+
+
+def manifest_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.json")
+
+
+def _read(path: Path, artifact: Callable[[Manifest], Path]) -> Build:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such manifest; is this a build?") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); build again") from error
+    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{path}: not a manifest that this trtbuild reads; build again")
+    return Build(artifact(manifest), manifest)
+
+
+def finished(builds: Path) -> list[Path]:
+    """Folders of the finished builds, the newest last."""
+    folders = [path.parent for path in builds.glob(f"[!.]*/{MANIFEST}")]
+    return sorted(folders, key=lambda folder: (folder / MANIFEST).stat().st_mtime_ns)
+
+
+def newest(builds: Path) -> Build:
+    """The newest build. Raises InputError when there is none."""
+    folders = finished(builds)
+    if not folders:
+        raise InputError(f"{builds}: no build yet; run `trtbuild build` first")
+    return read(folders[-1])
+
+
+def find(builds: Path, prefix: str) -> Build | None:
+    """The build whose key begins with `prefix`; None without one. Raises InputError when several do."""
+    folders = [folder for folder in finished(builds) if folder.name.startswith(prefix)]
+    if len(folders) > 1:
+        raise InputError(f"{prefix!r} begins {len(folders)} builds: {', '.join(f.name for f in folders)}")
+    return read(folders[0]) if folders else None
+
+
+def mark_newest(build: Build) -> None:
+    """Make an existing build the newest one again, because it was asked for again."""
+    os.utime(build.artifact.parent / MANIFEST)

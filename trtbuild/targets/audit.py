@@ -1,0 +1,67 @@
+"""The audit: did every pin hold in what was built?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trtbuild.precision.map import PrecisionMap
+from trtbuild.targets.base import Layer
+
+
+@dataclass(frozen=True)
+class LostPin:
+    """A pinned node and what became of it."""
+
+    node: str
+    wanted: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Layers by real precision, pins that held, pins that were lost, and nodes meant for int8 that are not.
+
+    `unlowered` costs speed, not accuracy; a lost pin fails the build.
+    """
+
+    histogram: dict[str, int]
+    held: int
+    lost: tuple[LostPin, ...]
+    unlowered: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def audit(precisions: PrecisionMap, layers: Iterable[Layer]) -> Audit:
+    """Hold the layers of a build against the precisions that were asked for.
+
+    A node may become several layers: it held float32 when none of them is lower, and it became int8
+    when one of them is. A pinned node that no layer claims counts as lost: nothing proves it.
+    """
+    layers = list(layers)
+    executed: dict[str, set[str]] = {}
+    for layer in layers:
+        for node in layer.nodes:
+            executed.setdefault(node, set()).add(layer.precision)
+    lost, held = [], 0
+    for name in precisions.pinned:
+        wanted, found = precisions[name], executed.get(name, set())
+        if found and _holds(wanted, found):
+            held += 1
+        else:
+            lost.append(LostPin(name, wanted, "+".join(sorted(found)) or "in no layer"))
+    unlowered = tuple(
+        name
+        for name, node in precisions.nodes.items()
+        if node.precision == "int8" and "int8" not in executed.get(name, set())
+    )
+    return Audit(dict(sorted(Counter(layer.precision for layer in layers).items())), held, tuple(lost), unlowered)
+
+
+def _holds(wanted: str, found: set[str]) -> bool:
+    """Whether no layer is below `wanted`: fp32 tolerates no other, a half tolerates fp32 beside it."""
+    return found == {"fp32"} if wanted == "fp32" else wanted in found and "int8" not in found

@@ -1,0 +1,71 @@
+"""The one ONNX Runtime session factory: for calibration, golden, and simulation.
+
+Graph optimisations are off and Q/DQ stay as written: with them on, the same Q/DQ file gives other
+numbers, and fused nodes lose the tensors that the golden diff compares.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trtbuild.errors import BuildError, InputError, one_line
+from trtbuild.model import files
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def open_session(model: ir.Model) -> Any:
+    """An `onnxruntime.InferenceSession` over `model`, on CPU.
+
+    Raises BuildError when ONNX Runtime refuses the model.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
+    try:
+        with _loadable(model) as source:
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base below Exception
+        raise BuildError(f"ONNX Runtime refuses the model: {one_line(error)}") from error
+
+
+@contextmanager
+def _loadable(model: ir.Model) -> Iterator[bytes | str]:
+    """The model as bytes, or above protobuf's limit as a temporary file with external data."""
+    if files.weight_bytes(model) <= files.PROTOBUF_LIMIT:
+        yield ir.to_proto(model).SerializeToString()
+        return
+    with tempfile.TemporaryDirectory(prefix="trtbuild-") as folder:
+        path = Path(folder) / "model.onnx"
+        files.save(model, path)
+        yield str(path)
+
+
+@contextmanager
+def runner(model: ir.Model, name: str) -> Iterator[Any]:
+    """An active Polygraphy runner over `model`; `infer(feeds)` returns its outputs by name."""
+    from polygraphy.backend.onnxrt import OnnxrtRunner
+    from polygraphy.logger import G_LOGGER
+
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), OnnxrtRunner(open_session(model), name=name) as active:
+        yield active
+
+
+def infer(active: Any, feeds: Tensors, samples: str) -> Tensors:
+    """One batch through an active runner. Raises InputError, naming the samples, when the model fails."""
+    try:
+        outputs = active.infer(feeds, check_inputs=False)
+    except Exception as error:  # as above
+        raise InputError(f"{active.name}: running {samples} failed: {one_line(error)}") from error
+    return {name: np.asarray(array) for name, array in outputs.items()}

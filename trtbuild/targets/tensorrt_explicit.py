@@ -1,0 +1,160 @@
+"""Target `tensorrt-rtx`: a real, strongly typed engine, compiled from the explicit model without a GPU.
+
+The engine can be read only on a GPU, so the layers are read from the parsed, strongly typed
+network: types are fixed there, and the builder may not change them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from trtbuild.errors import BuildError, InputError, MachineError
+from trtbuild.model import files
+from trtbuild.recipe import Precision, Recipe
+from trtbuild.rewrite.explicit import explicit
+from trtbuild.targets.base import Built, Layer, Request
+from trtbuild.targets.simulation import simulated
+
+INSPECTED = "the parsed, strongly typed network; the engine itself was not inspected (that needs a GPU)"
+
+
+class TensorRTRTX:
+    """TensorRT-RTX, for the compute capabilities that the recipe names."""
+
+    name = "tensorrt-rtx"
+    artifact = "engine.plan"
+
+    def require(self) -> None:
+        _module()
+
+    def identity(self, recipe: Recipe) -> dict[str, Any]:
+        capabilities = list(recipe.tensorrt_rtx.compute_capabilities)
+        return {"target": self.name, "tensorrt_rtx": _module().__version__, "compute_capabilities": capabilities}
+
+    def build(self, request: Request, path: Path) -> Built:
+        trt = _module()
+        log = _logger(trt)
+        builder = trt.Builder(log)
+        network = builder.create_network(0)
+        model = explicit(request.model, request.precisions, request.table, "typed")
+        with tempfile.TemporaryDirectory(prefix="trtbuild-") as folder:
+            file = Path(folder) / "model.onnx"
+            files.save(model, file)
+            parser = trt.OnnxParser(network, log)
+            if not parser.parse_from_file(str(file)):
+                raise BuildError(_parser_message(parser, log))
+            config = builder.create_builder_config()
+            _set_capabilities(trt, config, request.recipe.tensorrt_rtx.compute_capabilities)
+            config.add_optimization_profile(_profile(builder, network, request))
+            plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise BuildError(f"TensorRT-RTX built nothing: {log.first_error()}")
+        path.write_bytes(plan)
+        facts = {**self.identity(request.recipe), "inspected": INSPECTED, "warnings": log.warnings}
+        return Built(tuple(layers_of(trt, network)), facts)
+
+    def candidate(self, request: Request, path: Path) -> tuple[ir.Model, str | None]:
+        return simulated(request), "the engine was not run: ONNX Runtime ran the same explicit model"
+
+
+def layers_of(trt: Any, network: Any) -> list[Layer]:
+    """The layers of a parsed network that compute: constants, Q/DQ, casts and shuffles aside."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    kinds = trt.LayerType
+    plumbing = {kinds.CONSTANT, kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.CAST, kinds.SHUFFLE}
+    producers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
+    return [
+        Layer(layer.name, layer.type.name, _nodes(layer), _precision(trt, layer, producers))
+        for layer in layers
+        if layer.type not in plumbing
+    ]
+
+
+def _nodes(layer: Any) -> tuple[str, ...]:
+    """The ONNX node that the parser notes in a layer's metadata as `[ONNX Layer: name]`."""
+    prefix, metadata = "[ONNX Layer: ", str(layer.metadata)
+    return (metadata[len(prefix) : -1],) if metadata.startswith(prefix) else ()
+
+
+def _precision(trt: Any, layer: Any, producers: dict[str, Any]) -> Precision:
+    inputs = [tensor for i in range(layer.num_inputs) if (tensor := layer.get_input(i)) is not None]
+    if any(_dequantized(trt, tensor, producers) for tensor in inputs):
+        return "int8"
+    dtypes = {tensor.dtype for tensor in [*inputs, *(layer.get_output(i) for i in range(layer.num_outputs))]}
+    if trt.DataType.HALF in dtypes:
+        return "fp16"
+    return "bf16" if trt.DataType.BF16 in dtypes else "fp32"
+
+
+def _dequantized(trt: Any, tensor: Any, producers: dict[str, Any]) -> bool:
+    """Whether the tensor comes from a DQ, looking through the reshapes that the parser puts in."""
+    layer = producers.get(tensor.name)
+    while layer is not None and layer.type in (trt.LayerType.SHUFFLE, trt.LayerType.CAST):
+        layer = producers.get(layer.get_input(0).name)
+    return layer is not None and layer.type == trt.LayerType.DEQUANTIZE
+
+
+def _profile(builder: Any, network: Any, request: Request) -> Any:
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shapes = request.profiles.get(tensor.name)
+        if shapes is not None:
+            profile.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
+        elif -1 in tuple(tensor.shape):
+            raise InputError(
+                f"input {tensor.name!r} has dynamic axes {tuple(tensor.shape)}; give [inputs.{tensor.name}] "
+                "min, opt and max in the recipe, or shards to take the shapes from"
+            )
+    return profile
+
+
+def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
+    config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
+        member = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}", None)
+        if member is None:
+            known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+            raise InputError(f"TensorRT-RTX knows no compute capability {capability!r}; it has {', '.join(known)}")
+        config.set_compute_capability(member, index)
+
+
+def _parser_message(parser: Any, log: Any) -> str:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    refused = [f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors]
+    return f"TensorRT-RTX's parser refuses {'; '.join(refused) or log.first_error()}"
+
+
+def _logger(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base class is untyped
+        """Keeps warnings and errors instead of printing them. list.append is thread-safe."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self.errors.append(message)
+            elif severity == trt.ILogger.Severity.WARNING:
+                self.warnings.append(message)
+
+        def first_error(self) -> str:
+            return self.errors[0] if self.errors else "it gave no reason"
+
+    return Log()
+
+
+def _module() -> Any:
+    try:
+        return importlib.import_module("tensorrt_rtx")
+    except ImportError as error:
+        raise MachineError(
+            f"target tensorrt-rtx needs the package tensorrt-rtx ({error}); pip install 'trtbuild[rtx]'"
+        ) from error
