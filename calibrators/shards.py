@@ -99,6 +99,21 @@ class ShardSet:
     def samples(self) -> int:
         return sum(shard.samples for shard in self._shards)
 
+    def extents(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Return input name -> the smallest and the largest length of each axis over all shards.
+
+        Axis 0 of a batched model counts the samples of a shard.
+        """
+        extents = {}
+        for index, spec in enumerate(self.inputs):
+            shapes = [
+                (shard.samples, *shard.shapes[index]) if self.batched else shard.shapes[index]
+                for shard in self._shards
+            ]
+            lengths = list(zip(*shapes, strict=True))
+            extents[spec.name] = (tuple(map(min, lengths)), tuple(map(max, lengths)))
+        return extents
+
     def fingerprint(self) -> str:
         """Return the sha256 (hex) over name, size and bytes of every file; computed once.
 

@@ -22,6 +22,7 @@ from calibrators.scale import INT8_MAX, scale_of
 
 SCHEMA_VERSION = 1
 _CACHE_HEADER = re.compile(r"TRT-\w+-\w+")
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:\.\d+)?")
 _CACHE_SCALE = re.compile(r"[0-9a-fA-F]{8}")
 
 
@@ -180,6 +181,20 @@ class RangeTable:
             except TableError as exc:
                 raise TableError(f"line {number}: tensor {name!r}: {exc}") from exc
         return header, cls(ranges, key=None, samples=0)
+
+
+def cache_header(version: str) -> str:
+    """Return the cache header of a TensorRT version, for entropy calibration: "10.3.0" -> "TRT-100300-…".
+
+    The number is NV_TENSORRT_VERSION: major * 1000 (from 10 on: * 10000) + minor * 100 + patch.
+    Raises TableError for anything but major.minor.patch.
+    """
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise TableError(f"TensorRT version {version!r}: expected major.minor.patch, such as 10.3.0")
+    major, minor, patch = map(int, match.groups())
+    number = major * (1000 if major < 10 else 10000) + minor * 100 + patch
+    return f"TRT-{number}-EntropyCalibration2"
 
 
 def _record(data: object, expected: set[str], label: str) -> dict[str, Any]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import datetime
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trtbuild
 from calibrators.shards import ShardSet
-from calibrators.table import RangeTable
+from calibrators.table import RangeTable, cache_header
 from trtbuild import calibrate as calibration
-from trtbuild.engine import Engine
+from trtbuild.engine import ENGINES, Engine, open_engine
 from trtbuild.errors import InputError, LostPinError, MachineError
 from trtbuild.golden import check as golden
 from trtbuild.golden import metric_file
@@ -36,22 +35,17 @@ VERDICT = "verdict.json"
 CALIBRATION_BATCH = 8
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A table and where it is stored; `path` is None for a bare model, which has no store."""
-
-    table: RangeTable
-    path: Path | None
-
-
 def pins(engine: Engine) -> tuple[Model, PrecisionMap]:
     """Open the model and resolve the precision of every node."""
     model = Model.open(engine.model)
     return model, rules.resolve(model, engine.recipe.precision, engine.recipe.pin)
 
 
-def calibrate(engine: Engine, model: Model | None = None) -> Calibration:
-    """The range table of the engine's model and shards: from the store when it is there, else calibrated."""
+def calibrate(engine: Engine, model: Model | None = None) -> tuple[RangeTable, Path | None]:
+    """The range table of the engine's model and shards: from the store when it is there, else calibrated.
+
+    Returns the table and where it is stored: None for a bare model, which has no store.
+    """
     model = model or Model.open(engine.model)
     shards = ShardSet.open(engine.require_shards(), model.inputs)
     section = engine.recipe.calibration
@@ -62,14 +56,33 @@ def calibrate(engine: Engine, model: Model | None = None) -> Calibration:
             table = RangeTable.load(path)
             if set(ranges_needed(model)) <= set(table.ranges):
                 say(f"ranges: {path}, calibrated before")
-                return Calibration(table, path)
+                return table, path
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     opt = next((section.opt for section in profiles.values()), ())
     table = calibration.calibrate(model, shards, section, opt[0] if opt else CALIBRATION_BATCH)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.save(path)
-    return Calibration(table, path)
+    return table, path
+
+
+def calibrate_to(engine: Engine, output: Path | None, version: str) -> tuple[RangeTable, Path, Path]:
+    """Calibrate and write the table, and the TensorRT calibration cache for `version` beside it.
+
+    Into `output` and `<output>.cache`, or into the engine's store. Returns table, its path, the cache's.
+    """
+    header = cache_header(version)
+    if output is not None:
+        _check_writable(output)
+    table, path = calibrate(engine)
+    if output is not None:
+        table.save(output)
+    written = output or path
+    if written is None:
+        raise InputError(f"{engine.model}: a bare model has no builds folder; say where to write with -o")
+    cache = written.with_name(f"{written.name}.cache")
+    store.write_text(cache, table.to_tensorrt_cache(header))
+    return table, written, cache
 
 
 def build(engine: Engine, target_name: str = "auto", output: Path | None = None) -> Build:
@@ -124,9 +137,48 @@ def validate(engine: Engine, build: Build) -> Verdict:
     return verdict
 
 
+def find_build(
+    reference: str, key: str | None = None, overrides: tuple[str, ...] = (), samples: Path | None = None
+) -> tuple[Engine, Build]:
+    """An engine's newest build (or the one that `key` names), or the build that `reference` itself names.
+
+    A build is named by its folder, the beginning of its key, or the file that `-o` wrote.
+    Raises InputError when there is none.
+    """
+    build = _named_build(Path(reference))
+    if build is None and "/" not in reference:
+        for builds in sorted(ENGINES.glob("*/builds")):
+            build = build or store.find(builds, reference)
+    if build is not None:
+        return open_engine(build.manifest["source"], overrides, samples=samples), build
+    engine = open_engine(reference, overrides, samples=samples)
+    if engine.builds is None:
+        raise InputError(f"{reference} is a model, not a build; name the file that `trtbuild build -o` wrote")
+    if key is None:
+        return engine, store.newest(engine.builds)
+    build = _named_build(Path(key)) or store.find(engine.builds, key)
+    if build is None:
+        raise InputError(f"{engine.builds}: no build whose key begins with {key!r}")
+    return engine, build
+
+
+def _named_build(path: Path) -> Build | None:
+    if (path / store.MANIFEST).is_file():
+        return store.read(path)
+    return store.read_output(path) if store.manifest_of(path).is_file() else None
+
+
+def inspect(build: Build) -> dict[str, Any]:
+    """What was built: the target's facts, sizes, audit, and every layer with its real precision."""
+    manifest = build.manifest
+    keys = ("key", "engine", "created", "target", "artifact", "audit", "layers")
+    pinned = manifest["precision"]["pinned"]
+    return {**{name: manifest[name] for name in keys}, "pinned": pinned}
+
+
 def _request(engine: Engine, model: Model, precisions: PrecisionMap) -> Request:
     needs_table = not model.quantized and any(n.precision == "int8" for n in precisions.nodes.values())
-    table = calibrate(engine, model).table if needs_table else None
+    table = calibrate(engine, model)[0] if needs_table else None
     shards = None
     if engine.shards is not None and engine.shards.is_dir():
         shards = ShardSet.open(engine.shards, model.inputs)
@@ -211,11 +263,17 @@ def _check_output(engine: Engine, target: Target, output: Path | None) -> None:
         raise InputError(f"-o {output} promises an ONNX model, but target {target.name} writes an engine")
     if output.resolve() == engine.model.resolve():
         raise InputError(f"-o {output} would overwrite the model itself")
+    _check_writable(output)
+
+
+def _check_writable(output: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=output.parent):
             pass
     except OSError as error:
         raise InputError(f"-o {output}: cannot write into {output.parent}: {error.strerror}") from error
+    if output.is_dir():
+        raise InputError(f"-o {output} is a folder; give a file name")
 
 
 def _export(build: Build, output: Path) -> None:

@@ -52,10 +52,15 @@ def describe(artifact: Path) -> dict[str, Any]:
 
 def write_json(path: Path, document: Any) -> None:
     """Write atomically: a crash leaves the old file or the new one."""
+    write_text(path, json.dumps(document, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_json`, for text."""
     unfinished = path.with_name(f".{path.name}.tmp")
     try:
         with unfinished.open("w", encoding="utf-8") as stream:
-            json.dump(document, stream, indent=1)
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(path)

@@ -1,0 +1,152 @@
+"""The documents of the commands as text: rich tables on stdout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+WORST_SHOWN = 10
+Document = dict[str, Any]
+
+
+def _console() -> Console:
+    return Console(soft_wrap=False)
+
+
+def _table(title: str, *columns: str, numbers: int = 0) -> Table:
+    """A table whose last `numbers` columns are aligned to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        right = index >= len(columns) - numbers
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(escape(str(cell)) for cell in cells))
+
+
+def pins(document: Document) -> None:
+    nodes = _table(f"precision per node: {document['engine']}", "node", "type", "precision", "reason")
+    quiet = Counter[tuple[str, str]]()
+    for name, node in document["nodes"].items():
+        if node["lowered_by_default"] or node["reason"].startswith("rule"):
+            _row(nodes, name, node["op_type"], node["precision"], node["reason"])
+        else:
+            quiet[(node["precision"], node["reason"])] += 1
+    rules = _table("rules", "rule", "nodes matched", "nodes changed", numbers=2)
+    for rule in document["rules"]:
+        _row(rules, rule["rule"], rule["matched"], rule["effective"] or "0 (no effect)")
+    console = _console()
+    console.print(nodes)
+    for (precision, reason), count in quiet.most_common():
+        console.print(f"and {count} nodes in {precision}: {escape(reason)}", highlight=False)
+    if document["rules"]:
+        console.print(rules)
+    budget = f", budget {document['budget']:.0%}" if document["budget"] is not None else ""
+    console.print(
+        f"pinned {len(document['pinned'])} of {document['lowerable']} nodes "
+        f"({document['share']:.1%}{budget})", highlight=False,
+    )  # fmt: skip
+
+
+def ranges(document: Document) -> None:
+    table = _table(f"ranges from {document['samples']} samples", "tensor", "method", "amax", numbers=1)
+    for name, entry in document["ranges"].items():
+        _row(table, name, entry["method"], f"{entry['amax']:.6g}")
+    console = _console()
+    console.print(table)
+    constant = [name for name, entry in document["ranges"].items() if entry["amax"] == 0]
+    if constant:
+        console.print(f"constant zero in every sample: {escape(', '.join(constant))}", highlight=False)
+    console.print(f"{escape(document['path'])}\n{escape(document['cache'])}", highlight=False)
+
+
+def build(document: Document) -> None:
+    audit, precision = document["audit"], document["precision"]
+    console = _console()
+    for line in (
+        f"{document['path']}",
+        f"key {document['key']}, target {document['target']['target']}, "
+        f"{document['artifact']['bytes'] / 1e6:.1f} MB",
+        f"layers by precision: {_histogram(audit['histogram'])}",
+        f"pins: {audit['held']} held of {len(precision['pinned'])} asked, "
+        f"{precision['share']:.1%} of {precision['lowerable']} nodes",
+        *([f"audited on {document['target']['inspected']}"] if "inspected" in document["target"] else []),
+        *(f"not calibrated: {node} ({why})" for node, why in document["model"]["not_calibrated"].items()),
+    ):
+        console.print(escape(line), highlight=False)
+
+
+def inspect(document: Document) -> None:
+    pinned = set(document["pinned"])
+    table = _table(f"layers of {document['key']}", "layer", "type", "precision", "pin")
+    for layer in document["layers"]:
+        held = "held" if pinned & set(layer["nodes"]) else ""
+        _row(table, layer["name"], layer["type"], layer["precision"], held)
+    console = _console()
+    console.print(table)
+    console.print(f"layers by precision: {_histogram(document['audit']['histogram'])}", highlight=False)
+    for key, value in document["target"].items():
+        console.print(escape(f"{key}: {value}"), highlight=False)
+    if document["audit"]["unlowered"]:
+        names = ", ".join(document["audit"]["unlowered"])
+        console.print(escape(f"meant for int8 but not: {names}"), highlight=False)
+
+
+def verdict(document: Document) -> None:
+    console = _console()
+    worst = sorted(
+        (layer for layer in document["layers"] if layer["difference"]),
+        key=lambda layer: _sqnr(layer["difference"]),
+    )[:WORST_SHOWN]
+    table = _table(
+        f"the {len(worst)} worst of {len(document['layers'])} layers",
+        "tensor", "node", "precision", "SQNR, dB", "cosine", "RMSE", "max abs", "KL", numbers=5,
+    )  # fmt: skip
+    for layer in worst:
+        found = layer["difference"]
+        figures = (f"{found[name]:.4g}" if found[name] is not None else "-" for name in ("cosine", "rmse", "max_abs", "kl"))
+        _row(table, layer["tensor"], layer["node"], layer["precision"], f"{_sqnr(found):.1f}", *figures)
+    console.print(table)
+    if document["first_divergence"]:
+        console.print(f"first layer below 20 dB: {escape(document['first_divergence'])}", highlight=False)
+    for node, why in document["not_checked"].items():
+        console.print(f"not checked: {escape(node)} ({escape(why)})", highlight=False)
+    checks = _table(f"gate of {document['build']}", "check", "seen", "wanted", "")
+    for check in document["checks"]:
+        _row(checks, check["name"], check["seen"], check["wanted"], "ok" if check["passed"] else "FAILED")
+    console.print(checks)
+    console.print("[green]passed[/]" if document["passed"] else "[red]failed[/]")
+
+
+def doctor(document: Document) -> None:
+    console = _console()
+    packages = _table("packages", "package", "version")
+    for name, version in document["packages"].items():
+        _row(packages, name, version or "-")
+    targets = _table("targets", "target", "builds here", "runs here", "what is missing")
+    for target in document["targets"]:
+        yes = ("yes" if target[key] else "no" for key in ("builds", "runs"))
+        _row(targets, target["target"], *yes, target["missing"] or "")
+    console.print(packages)
+    console.print(targets)
+    driver = "found" if document["gpu_driver"] else "not found"
+    console.print(
+        f"Python {document['python']}, {document['platform']}, GPU driver {driver}, "
+        f"{document['free_gb']} GB free", highlight=False,
+    )  # fmt: skip
+
+
+def _sqnr(difference: Document) -> float:
+    """In a document null stands for infinite: identical tensors."""
+    value = difference["sqnr_db"]
+    return float("inf") if value is None else float(value)
+
+
+def _histogram(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {precision}" for precision, count in counts.items())
