@@ -49,9 +49,7 @@ def calibrate(model: Model, shards: ShardSet, section: CalibrationSection, batch
     return RangeTable(ranges, table_key(model, shards, section), shards.samples)
 
 
-def _activations(
-    model: Model, shards: ShardSet, tensors: tuple[str, ...], batch: int
-) -> Iterator[Tensors]:
+def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch: int) -> Iterator[Tensors]:
     """The tensors of one batch after the other; rows that only fill up a fixed batch are cut off."""
     inputs = {spec.name for spec in model.inputs}
     produced = [tensor for tensor in tensors if tensor not in inputs]
@@ -60,7 +58,9 @@ def _activations(
     if not produced:
         yield from (item.feeds for item in track(batches, "calibrating, batches", total))
         return
-    with runner(with_outputs(model.ir, produced, cut=bool(model.unrunnable)), "calibration") as active:
+    with runner(
+        with_outputs(model.normalised, produced, cut=bool(model.unrunnable)), "calibration"
+    ) as active:
         for item in track(batches, "calibrating, batches", total):
             outputs = infer(active, item.feeds, _samples(item))
             fed = len(next(iter(item.feeds.values()))) if shards.batched else 0

@@ -19,20 +19,34 @@ SCHEMA_VERSION = 1
 F = TypeVar("F", bound=Callable[..., Any])
 
 _TARGET = click.option(
-    "--target", "target", default="auto", show_default=True, metavar="auto|tensorrt|tensorrt-rtx|onnxruntime",
+    "--target",
+    "target",
+    default="auto",
+    show_default=True,
+    metavar="auto|tensorrt|tensorrt-rtx|onnxruntime",
     help="What to build for.",
-)  # fmt: skip
-_PIN = click.option(
-    "--pin", "pins", multiple=True, metavar="RULE",
-    help="A name, glob:…, re:…, type:T, pattern:P, first:N, last:N, weights-below:X; =fp16 for another precision.",
-)  # fmt: skip
-_CALIB = click.option(
-    "--calib", type=click.Path(path_type=Path), metavar="DIR", help="Calibration shards (needed by a bare model)."
 )
-_OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too.")
+_PIN = click.option(
+    "--pin",
+    "pins",
+    multiple=True,
+    metavar="RULE",
+    help="A name, glob:…, re:…, type:T, pattern:P, first:N, last:N or weights-below:X; then =fp16, say.",
+)
+_CALIB = click.option(
+    "--calib",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Calibration shards (needed by a bare model).",
+)
+_OUTPUT = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too."
+)
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr.")
+_json = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr."
+)
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the traceback behind an error.")
 
 
@@ -62,7 +76,12 @@ def cli() -> None:
 @_common
 @click.pass_context
 def pins(
-    context: click.Context, engine: str, pins: tuple[str, ...], overrides: tuple[str, ...], as_json: bool, verbose: bool
+    context: click.Context,
+    engine: str,
+    pins: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """The resolved precision per node, matches per rule, share pinned."""
     from trtbuild import pipeline, render
@@ -84,12 +103,23 @@ def pins(
 @click.argument("engine")
 @_CALIB
 @_OUTPUT
-@click.option("--cache-for", default="10.3.0", show_default=True, metavar="VERSION", help="TensorRT version of the cache.")
+@click.option(
+    "--cache-for",
+    default="10.3.0",
+    show_default=True,
+    metavar="VERSION",
+    help="TensorRT version of the cache.",
+)
 @_common
 def calibrate(
-    engine: str, calib: Path | None, output: Path | None, cache_for: str,
-    overrides: tuple[str, ...], as_json: bool, verbose: bool,
-) -> None:  # fmt: skip
+    engine: str,
+    calib: Path | None,
+    output: Path | None,
+    cache_for: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
     """Shards -> ranges, and the same as a TensorRT calibration cache (FILE and FILE.cache)."""
     from trtbuild import pipeline, render
     from trtbuild.engine import open_engine
@@ -108,9 +138,15 @@ def calibrate(
 @_OUTPUT
 @_common
 def build(
-    engine: str, target: str, pins: tuple[str, ...], calib: Path | None, output: Path | None,
-    overrides: tuple[str, ...], as_json: bool, verbose: bool,
-) -> None:  # fmt: skip
+    engine: str,
+    target: str,
+    pins: tuple[str, ...],
+    calib: Path | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
     """Calibrate if needed, build, audit."""
     from trtbuild import pipeline, render
     from trtbuild.engine import open_engine
@@ -127,9 +163,14 @@ def build(
 @_common
 @click.pass_context
 def validate(
-    context: click.Context, engine: str, key: str | None, samples: Path | None,
-    overrides: tuple[str, ...], as_json: bool, verbose: bool,
-) -> None:  # fmt: skip
+    context: click.Context,
+    engine: str,
+    key: str | None,
+    samples: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
     """Golden diff of the newest build of ENGINE (or of a BUILD), and the gate. Exit code 1: it said no."""
     from trtbuild import pipeline, render
 
@@ -145,7 +186,7 @@ def validate(
 @_json
 @_verbose
 def inspect(build: str, as_json: bool, verbose: bool) -> None:
-    """Layers, real precisions and sizes of a BUILD: its folder, the beginning of its key, or an output file."""
+    """Layers, real precisions and sizes of a BUILD: a folder, the beginning of a key, or an output file."""
     from trtbuild import pipeline, render
 
     _, built = pipeline.find_build(build)

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "polygraphy", "numba",
-    "tensorrt", "tensorrt-rtx", "pycuda",
-)  # fmt: skip
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "polygraphy",
+    "numba",
+    "tensorrt",
+    "tensorrt-rtx",
+    "pycuda",
+)
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,16 @@ def diagnose() -> Diagnosis:
         targets=(
             TargetStatus("onnxruntime", True, True, None),
             TargetStatus(
-                "tensorrt-rtx", rtx is None, False,
-                f"package tensorrt-rtx ({rtx}): pip install 'trtbuild[rtx]'" if rtx
-                else "builds only: running its engines is not supported yet; ONNX Runtime runs the same model",
+                "tensorrt-rtx",
+                rtx is None,
+                False,
+                f"package tensorrt-rtx ({rtx}): pip install 'trtbuild[rtx]'"
+                if rtx
+                else "running its engines is not supported yet; ONNX Runtime runs the same explicit model",
             ),
             TargetStatus("tensorrt", False, False, "not supported yet"),
         ),
-    )  # fmt: skip
+    )
 
 
 def _version(package: str) -> str | None:

@@ -46,7 +46,6 @@ class LostPinError(TrtbuildError):
     exit_code = ExitCode.GATE
 
 
-
 def one_line(error: BaseException) -> str:
     """The first meaningful line of a foreign error's message, for use inside one of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -99,7 +99,9 @@ def build(engine: Engine, target_name: str = "auto", output: Path | None = None)
     if engine.builds is None:
         assert output is not None
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output.parent) as folder:
-            built = store.publish(Path(folder), key, lambda staging: _write(engine, request, target, key, staging))
+            built = store.publish(
+                Path(folder), key, lambda staging: _write(engine, request, target, key, staging)
+            )
             _export(built, output)
         return store.read_output(output)
     built_before = store.find(engine.builds, key)
@@ -219,7 +221,9 @@ def _write(engine: Engine, request: Request, target: Target, key: str, folder: P
     audited = audit(request.precisions, built.layers)
     if audited.lost:
         lost = "; ".join(f"{pin.node} (asked {pin.wanted}, found {pin.found})" for pin in audited.lost)
-        raise LostPinError(f"{len(audited.lost)} pins did not hold in what was built, nothing was kept: {lost}")
+        raise LostPinError(
+            f"{len(audited.lost)} pins did not hold in what was built, nothing was kept: {lost}"
+        )
     model = request.model
     return {
         "schema_version": store.SCHEMA_VERSION,

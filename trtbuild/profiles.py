@@ -47,8 +47,10 @@ def _check(section: InputSection, spec: InputSpec) -> None:
     for key in ("min", "opt", "max"):
         shape: tuple[int, ...] = getattr(section, key)
         fits = len(shape) == len(spec.shape) and all(
-            fixed in (None, length) for fixed, length in zip(spec.shape, shape)
+            fixed in (None, length) for fixed, length in zip(spec.shape, shape, strict=False)
         )
         if not fits:
             wanted = tuple("?" if length is None else length for length in spec.shape)
-            raise InputError(f"[inputs.{spec.name}] {key} = {list(shape)} does not fit the model's shape {wanted}")
+            raise InputError(
+                f"[inputs.{spec.name}] {key} = {list(shape)} does not fit the model's shape {wanted}"
+            )

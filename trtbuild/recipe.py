@@ -43,8 +43,9 @@ class InputSection(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> InputSection:
-        ranks = {len(self.min), len(self.opt), len(self.max)}
-        if len(ranks) > 1 or not all(a <= b <= c for a, b, c in zip(self.min, self.opt, self.max)):
+        same_rank = len(self.min) == len(self.opt) == len(self.max)
+        axes = zip(self.min, self.opt, self.max, strict=False)
+        if not same_rank or not all(low <= middle <= high for low, middle, high in axes):
             raise ValueError(f"needs min <= opt <= max on every axis, got {self.min}, {self.opt}, {self.max}")
         return self
 

@@ -50,8 +50,9 @@ def pins(document: Document) -> None:
     budget = f", budget {document['budget']:.0%}" if document["budget"] is not None else ""
     console.print(
         f"pinned {len(document['pinned'])} of {document['lowerable']} nodes "
-        f"({document['share']:.1%}{budget})", highlight=False,
-    )  # fmt: skip
+        f"({document['share']:.1%}{budget})",
+        highlight=False,
+    )
 
 
 def ranges(document: Document) -> None:
@@ -106,11 +107,22 @@ def verdict(document: Document) -> None:
     )[:WORST_SHOWN]
     table = _table(
         f"the {len(worst)} worst of {len(document['layers'])} layers",
-        "tensor", "node", "precision", "SQNR, dB", "cosine", "RMSE", "max abs", "KL", numbers=5,
-    )  # fmt: skip
+        "tensor",
+        "node",
+        "precision",
+        "SQNR, dB",
+        "cosine",
+        "RMSE",
+        "max abs",
+        "KL",
+        numbers=5,
+    )
     for layer in worst:
         found = layer["difference"]
-        figures = (f"{found[name]:.4g}" if found[name] is not None else "-" for name in ("cosine", "rmse", "max_abs", "kl"))
+        figures = (
+            f"{found[name]:.4g}" if found[name] is not None else "-"
+            for name in ("cosine", "rmse", "max_abs", "kl")
+        )
         _row(table, layer["tensor"], layer["node"], layer["precision"], f"{_sqnr(found):.1f}", *figures)
     console.print(table)
     if document["first_divergence"]:
@@ -138,8 +150,9 @@ def doctor(document: Document) -> None:
     driver = "found" if document["gpu_driver"] else "not found"
     console.print(
         f"Python {document['python']}, {document['platform']}, GPU driver {driver}, "
-        f"{document['free_gb']} GB free", highlight=False,
-    )  # fmt: skip
+        f"{document['free_gb']} GB free",
+        highlight=False,
+    )
 
 
 def _sqnr(difference: Document) -> float:

@@ -27,7 +27,9 @@ def check(
     Raises InputError when a sample cannot be run or the metric fails on one.
     """
     if not model.checked_outputs:
-        raise InputError(f"{model.path}: ONNX Runtime can run no part of this model; there is nothing to compare")
+        raise InputError(
+            f"{model.path}: ONNX Runtime can run no part of this model; there is nothing to compare"
+        )
     layers = diff_layers(model, candidate, precisions, shards, section.layer_samples)
     outputs, scores = _outputs(model, candidate, precisions, shards, metric, section.max_drop or 0.0)
     return judge(layers, outputs, scores, section.outputs, model.unrunnable)

@@ -84,7 +84,8 @@ def judge(
     if metric is not None:
         checks.append(
             Check(
-                f"metric {metric.name}", metric.drop <= metric.max_drop,
+                f"metric {metric.name}",
+                metric.drop <= metric.max_drop,
                 f"{metric.candidate:.4f}, golden {metric.golden:.4f}, drop {metric.drop:.4f}",
                 f"drop <= {metric.max_drop:g}",
             )
@@ -111,11 +112,13 @@ def _coverage(diffs: Sequence[TensorDiff]) -> Check:
 def _finite(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Check:
     """Inside, a mask of -inf is legitimate where the golden has it too; an output must be finite."""
     bad = [
-        diff.tensor for diff in layers
+        diff.tensor
+        for diff in layers
         if diff.difference and diff.difference.nonfinite_candidate != diff.difference.nonfinite_golden
     ]
     bad += [
-        diff.tensor for diff in outputs
+        diff.tensor
+        for diff in outputs
         if diff.difference and (diff.difference.nonfinite_candidate or diff.difference.nonfinite_golden)
     ]
     names = list(dict.fromkeys(bad))
@@ -142,6 +145,8 @@ def _outputs(outputs: Sequence[TensorDiff], thresholds: OutputThresholds) -> lis
 def _at_least(name: str, seen: float | None, limit: float) -> Check:
     """Written so that NaN fails."""
     return Check(
-        name, seen is not None and seen >= limit,
-        "not compared" if seen is None else f"{seen:.6g}", f">= {limit:g}",
+        name,
+        seen is not None and seen >= limit,
+        "not compared" if seen is None else f"{seen:.6g}",
+        f">= {limit:g}",
     )

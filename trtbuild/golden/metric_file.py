@@ -35,7 +35,9 @@ class Metric:
                 "-v shows its traceback"
             ) from error
         if not math.isfinite(score):
-            raise InputError(f"metric {self.name} returned {score} for sample {sample}; expected a finite number")
+            raise InputError(
+                f"metric {self.name} returned {score} for sample {sample}; expected a finite number"
+            )
         return score
 
 
@@ -52,12 +54,15 @@ def _function(path: Path, name: str) -> Callable[[Tensors, Any], float]:
     if not path.is_file():
         raise InputError(f"{path}: no such metric file")
     spec = importlib.util.spec_from_file_location(f"trtbuild_metric_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # it is the user's code
-        raise InputError(f"{path} raised {type(error).__name__} when loaded: {error}; -v shows its traceback") from error
+        raise InputError(
+            f"{path} raised {type(error).__name__} when loaded: {error}; -v shows its traceback"
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"{path} has no function {name!r}{nearest(name, vars(module))}")

@@ -36,7 +36,7 @@ def read(path: Path) -> ir.Model:
 
 
 def save(model: ir.Model, path: Path, data: str | None = None) -> None:
-    """Write an ONNX file; weights above protobuf's limit go into a file beside it, `<path>.data` or `data`."""
+    """Write an ONNX file; weights above protobuf's limit go into `<path>.data` (or `data`) beside it."""
     big = weight_bytes(model) > PROTOBUF_LIMIT
     ir.save(model, path, external_data=(data or data_of(path).name) if big else None)
 
@@ -88,7 +88,9 @@ def _check_external(tensor: ir.ExternalTensor, path: Path) -> None:
     location, folder = str(tensor.location), path.parent
     what = f"{path}: tensor {tensor.name!r} has its data in {location!r}"
     if Path(location).is_absolute() or ".." in Path(location).parts:
-        raise InputError(f"{what}, outside the model's folder; refused. Save the model with its data beside it")
+        raise InputError(
+            f"{what}, outside the model's folder; refused. Save the model with its data beside it"
+        )
     file = folder
     for part in Path(location).parts:
         file = file / part
@@ -101,4 +103,6 @@ def _check_external(tensor: ir.ExternalTensor, path: Path) -> None:
         raise InputError(f"{what}, which is a hard link; refused. Copy the data beside the model")
     needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
     if status.st_size < needed:
-        raise InputError(f"{what}, which has {status.st_size} bytes where {needed} are needed; it is truncated")
+        raise InputError(
+            f"{what}, which has {status.st_size} bytes where {needed} are needed; it is truncated"
+        )

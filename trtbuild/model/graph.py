@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-FLOATS = frozenset(
-    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
-)
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 QDQ = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
@@ -50,8 +48,10 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         bodies = (
-            [attribute.value] if attribute.type == ir.AttributeType.GRAPH
-            else attribute.value if attribute.type == ir.AttributeType.GRAPHS
+            [attribute.value]
+            if attribute.type == ir.AttributeType.GRAPH
+            else attribute.value
+            if attribute.type == ir.AttributeType.GRAPHS
             else []
         )
         for body in bodies:

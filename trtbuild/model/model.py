@@ -22,7 +22,7 @@ from trtbuild.model.runnable import unregistered_operators, unrunnable
 
 @dataclass(frozen=True)
 class Model:
-    """An opened ONNX model. `ir` is normalised and must not be changed: rewriters clone it.
+    """An opened ONNX model. `normalised` must not be changed: rewriters clone it.
 
     `unrunnable` maps the nodes that ONNX Runtime cannot run to the reason; they are built, but
     neither calibrated nor checked. `given` are the float activations of the file as it was given.
@@ -30,7 +30,7 @@ class Model:
 
     path: Path
     sha256: str
-    ir: ir.Model
+    normalised: ir.Model
     normalisation: Normalisation
     unrunnable: dict[str, str]
     given: tuple[str, ...]
@@ -46,7 +46,7 @@ class Model:
 
     @property
     def graph(self) -> ir.Graph:
-        return self.ir.graph
+        return self.normalised.graph
 
     @functools.cached_property
     def quantized(self) -> bool:
@@ -62,7 +62,7 @@ class Model:
     def compared(self) -> tuple[str, ...]:
         """The float activations that golden and candidate must both show, in graph order."""
         given = set(self.given)
-        return tuple(name for name in _fed_floats(self.ir, skip=self.unrunnable) if name in given)
+        return tuple(name for name in _fed_floats(self.normalised, skip=self.unrunnable) if name in given)
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
@@ -74,7 +74,9 @@ class Model:
     def checked_outputs(self) -> tuple[str, ...]:
         """What the gate looks at: the model outputs that ONNX Runtime can compute, then the
         activations that go into the part it cannot run."""
-        outputs = (str(value.name) for value in self.graph.outputs if _producer_name(value) not in self.unrunnable)
+        outputs = (
+            str(value.name) for value in self.graph.outputs if _producer_name(value) not in self.unrunnable
+        )
         inputs_of_the_rest = (
             value
             for node in self.graph

@@ -12,9 +12,7 @@ from trtbuild.model.graph import downstream
 
 def unregistered_operators(graph: ir.Graph) -> frozenset[str]:
     """Operator types of the default domain that no ONNX opset defines (EfficientNMS_TRT, …)."""
-    return frozenset(
-        node.op_type for node in graph if node.domain == "" and not onnx.defs.has(node.op_type)
-    )
+    return frozenset(node.op_type for node in graph if node.domain == "" and not onnx.defs.has(node.op_type))
 
 
 def unrunnable(model: ir.Model) -> dict[str, str]:
@@ -24,15 +22,18 @@ def unrunnable(model: ir.Model) -> dict[str, str]:
     """
     functions = {(key[0], key[1]) for key in model.functions}
     strangers = {
-        node for node in model.graph
+        node
+        for node in model.graph
         if (node.domain, node.op_type) not in functions and not _has_kernel(node.domain, node.op_type)
     }
     reached = downstream(model.graph, strangers)
     culprits = ", ".join(sorted({node.op_type for node in strangers}))
     return {
-        str(node.name): f"ONNX Runtime has no kernel for {node.op_type}" if node in strangers
+        str(node.name): f"ONNX Runtime has no kernel for {node.op_type}"
+        if node in strangers
         else f"comes after {culprits}, which ONNX Runtime cannot run"
-        for node in model.graph if node in reached
+        for node in model.graph
+        if node in reached
     }
 
 
@@ -42,7 +43,7 @@ def _has_kernel(domain: str, op_type: str) -> bool:
     if domain != "" or not onnx.defs.has(op_type):
         return False
     schema = onnx.defs.get_schema(op_type)
-    return bool(schema.has_function or schema.has_context_dependent_function)
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
 @functools.cache

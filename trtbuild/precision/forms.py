@@ -18,7 +18,9 @@ from trtbuild.model import patterns
 from trtbuild.model.graph import FLOATS, is_constant, node_name
 
 HALVES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
-TYPE_FROM_ATTRIBUTE = frozenset({"Cast", "CastLike", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"})
+TYPE_FROM_ATTRIBUTE = frozenset(
+    {"Cast", "CastLike", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"}
+)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ def fused_conv(add: ir.Node) -> tuple[ir.Node, int] | None:
         if node is not None and node.op_type == "BatchNormalization" and len(node.outputs[0].uses()) == 1:
             node = node.inputs[0].producer() if node.inputs[0] is not None else None
         if (
-            node is not None and node.op_type == "Conv"
-            and len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
+            node is not None
+            and node.op_type == "Conv"
+            and len(node.outputs[0].uses()) == 1
+            and not node.outputs[0].is_graph_output()
         ):
             return node, 1 - index
     return None
@@ -136,17 +140,21 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
         return NoForm(f"the type of a {node.op_type} is part of the model")
     schema = onnx.defs.get_schema(node.op_type, opset)
     allowed = {
-        constraint.type_param_str for constraint in schema.type_constraints
+        constraint.type_param_str
+        for constraint in schema.type_constraints
         if HALVES[half] in constraint.allowed_type_strs
     }
     outputs = tuple(
-        index for index, value in enumerate(node.outputs)
+        index
+        for index, value in enumerate(node.outputs)
         if value.dtype == ir.DataType.FLOAT and _type_param(schema.outputs, index) in allowed
     )
     tied = {_type_param(schema.outputs, index) for index in outputs}
     inputs = tuple(
-        index for index, value in enumerate(node.inputs)
-        if value is not None and value.dtype == ir.DataType.FLOAT
+        index
+        for index, value in enumerate(node.inputs)
+        if value is not None
+        and value.dtype == ir.DataType.FLOAT
         and _type_param(schema.inputs, index) in tied
     )
     if not outputs or not inputs:
@@ -165,4 +173,6 @@ def has_floats(node: ir.Node) -> bool:
 
 
 def _dtypes(node: ir.Node) -> str:
-    return ", ".join(str(v.dtype.name).lower() if v.dtype else "of unknown type" for v in node.inputs[:2] if v)
+    return ", ".join(
+        str(v.dtype.name).lower() if v.dtype else "of unknown type" for v in node.inputs[:2] if v
+    )

@@ -28,7 +28,7 @@ def resolve(model: Model, section: PrecisionSection, pins: Sequence[Pin]) -> Pre
     pattern, and for a rule that would change a node of a model that brings its own Q/DQ.
     """
     forms = int8_forms(model.graph)
-    opset = model.ir.opset_imports[""]
+    opset = model.normalised.opset_imports[""]
     nodes = {node_name(node): _without_rules(node, model, section, forms, opset) for node in model.graph}
     matches = []
     for pin in pins:
@@ -87,8 +87,13 @@ def _without_rules(
 
 
 def _pinned(
-    node: ir.Node, before: NodePrecision, pin: Pin, forms: dict[str, Int8Form], default: Precision,
-    opset: int, model: Model,
+    node: ir.Node,
+    before: NodePrecision,
+    pin: Pin,
+    forms: dict[str, Int8Form],
+    default: Precision,
+    opset: int,
+    model: Model,
 ) -> NodePrecision:
     """`before` with the rule applied, or unchanged where the node cannot follow the rule."""
     if pin.to == before.precision or not has_floats(node):
@@ -117,7 +122,10 @@ def _release_skips(graph: ir.Graph, nodes: dict[str, NodePrecision], fallback: P
         if fused is not None and nodes[node_name(fused[0])].precision != "int8":
             reason = f"follows {fused[0].name}, which is not int8"
             nodes[node_name(node)] = replace(
-                entry, precision="fp32" if fallback == "fp32" else fallback, reason=reason, lowered_by_default=False
+                entry,
+                precision="fp32" if fallback == "fp32" else fallback,
+                reason=reason,
+                lowered_by_default=False,
             )
 
 
@@ -149,7 +157,11 @@ def _by_name(pattern: str, graph: ir.Graph) -> list[ir.Node]:
     matches = matcher(pattern)
     names = [node_name(node) for node in graph]
     return _found(
-        [n for n in graph if matches(node_name(n)) or matches(n.metadata_props.get(ORIGINAL_NAME, node_name(n)))],
+        [
+            n
+            for n in graph
+            if matches(node_name(n)) or matches(n.metadata_props.get(ORIGINAL_NAME, node_name(n)))
+        ],
         f"name {pattern!r} matches no node{nearest(pattern, names)}",
     )
 

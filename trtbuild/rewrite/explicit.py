@@ -41,7 +41,7 @@ def explicit(
     A model that brings its own Q/DQ comes back as it is. `rendering` matters for fp16/bf16 only.
     Raises InputError when `table` lacks the range of a quantized activation.
     """
-    rewritten = model.ir.clone()
+    rewritten = model.normalised.clone()
     if model.quantized:
         return rewritten
     forms = int8_forms(model.graph)
@@ -55,7 +55,7 @@ def explicit(
             for edge in form:
                 _quantize(rewritten.graph, node, edge, table)
         elif precision in HALF_TYPES:
-            half = half_form(node, precision, model.ir.opset_imports[""])
+            half = half_form(node, precision, model.normalised.opset_imports[""])
             assert not isinstance(half, NoForm), f"{name} has no {precision} form"
             casts.lower(node, half, precision)
     casts.drop_unread()
@@ -96,6 +96,8 @@ def _weight_scale(weight: ir.Value, axis: int | None) -> NDArray[np.float32]:
 
 def _initializer(graph: ir.Graph, name: str, data: NDArray[np.generic]) -> ir.Value:
     tensor = ir.tensor(data, name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value

@@ -35,7 +35,9 @@ class Build:
     def verify(self) -> None:
         """Raise InputError unless the artifact's bytes are those that were built."""
         if not self.artifact.is_file() or describe(self.artifact) != self.manifest["artifact"]:
-            raise InputError(f"{self.artifact} is missing or is not what was built (its SHA-256 differs); build again")
+            raise InputError(
+                f"{self.artifact} is missing or is not what was built (its SHA-256 differs); build again"
+            )
 
 
 def key_of(parts: Any) -> str:

@@ -59,7 +59,9 @@ def audit(precisions: PrecisionMap, layers: Iterable[Layer]) -> Audit:
         for name, node in precisions.nodes.items()
         if node.precision == "int8" and "int8" not in executed.get(name, set())
     )
-    return Audit(dict(sorted(Counter(layer.precision for layer in layers).items())), held, tuple(lost), unlowered)
+    return Audit(
+        dict(sorted(Counter(layer.precision for layer in layers).items())), held, tuple(lost), unlowered
+    )
 
 
 def _holds(wanted: str, found: set[str]) -> bool:

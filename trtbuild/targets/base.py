@@ -38,7 +38,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Built:
-    """`layers` are read back from what was built; `facts` (versions, options, caveats) go into the manifest."""
+    """`layers` are read back from what was built; `facts` (versions, options) go into the manifest."""
 
     layers: tuple[Layer, ...]
     facts: dict[str, Any]

@@ -23,7 +23,9 @@ def choose(name: str) -> Target:
 def by_name(name: str) -> Target:
     """The target called `name`, whether or not this machine can build for it."""
     if name == "tensorrt":
-        raise MachineError("this trtbuild has no tensorrt target yet; use --target tensorrt-rtx or onnxruntime")
+        raise MachineError(
+            "this trtbuild has no tensorrt target yet; use --target tensorrt-rtx or onnxruntime"
+        )
     targets: dict[str, Target] = {target.name: target for target in (Simulation(), TensorRTRTX())}
     if name not in targets:
         raise InputError(f"unknown target {name!r}; there are {', '.join(NAMES)}")

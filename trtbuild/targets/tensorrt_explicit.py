@@ -34,7 +34,11 @@ class TensorRTRTX:
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:
         capabilities = list(recipe.tensorrt_rtx.compute_capabilities)
-        return {"target": self.name, "tensorrt_rtx": _module().__version__, "compute_capabilities": capabilities}
+        return {
+            "target": self.name,
+            "tensorrt_rtx": _module().__version__,
+            "compute_capabilities": capabilities,
+        }
 
     def build(self, request: Request, path: Path) -> Built:
         trt = _module()
@@ -120,7 +124,9 @@ def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
         member = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}", None)
         if member is None:
             known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-            raise InputError(f"TensorRT-RTX knows no compute capability {capability!r}; it has {', '.join(known)}")
+            raise InputError(
+                f"TensorRT-RTX knows no compute capability {capability!r}; it has {', '.join(known)}"
+            )
         config.set_compute_capability(member, index)
 
 

@@ -17,5 +17,5 @@ def test_header_carries_the_version_number(version: str, header: str) -> None:
 
 
 def test_a_version_that_is_none_is_refused() -> None:
-    with pytest.raises(TableError, match="major.minor.patch"):
+    with pytest.raises(TableError, match=r"major\.minor\.patch"):
         cache_header("ten")
