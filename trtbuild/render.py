@@ -10,11 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 WORST_SHOWN = 10
+LOG_WIDTH = 140  # columns, where stdout is no terminal
 Document = dict[str, Any]
 
 
 def _console() -> Console:
-    return Console(soft_wrap=False)
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_WIDTH)
 
 
 def _table(title: str, *columns: str, numbers: int = 0) -> Table:

@@ -26,6 +26,11 @@ def is_float_tensor(value: ir.Value) -> bool:
     return isinstance(value.type, ir.TensorType) and value.dtype in FLOATS
 
 
+def has_floats(node: ir.Node) -> bool:
+    """Whether the node computes any float tensor at all."""
+    return any(value.dtype in FLOATS for value in node.outputs)
+
+
 def activations(graph: ir.Graph) -> Iterator[ir.Value]:
     """Every named output of a main-graph node, in graph order."""
     for node in graph:

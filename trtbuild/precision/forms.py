@@ -15,7 +15,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from trtbuild.model import patterns
-from trtbuild.model.graph import FLOATS, is_constant, node_name
+from trtbuild.model.graph import is_constant, node_name
 
 HALVES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 TYPE_FROM_ATTRIBUTE = frozenset(
@@ -165,11 +165,6 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
 def _type_param(formals: Iterable[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
     listed = list(formals)
     return str(listed[min(index, len(listed) - 1)].type_str) if listed else ""  # the last may be variadic
-
-
-def has_floats(node: ir.Node) -> bool:
-    """Whether the node computes any float tensor at all."""
-    return any(value.dtype in FLOATS for value in node.outputs)
 
 
 def _dtypes(node: ir.Node) -> str:

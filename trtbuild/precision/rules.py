@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from trtbuild.errors import InputError
 from trtbuild.model import patterns
-from trtbuild.model.graph import is_constant, node_name
+from trtbuild.model.graph import has_floats, is_constant, node_name
 from trtbuild.model.model import Model
 from trtbuild.model.normalise import ORIGINAL_NAME
 from trtbuild.names import matcher, nearest
-from trtbuild.precision.forms import Int8Form, NoForm, fused_conv, half_form, has_floats, int8_forms
+from trtbuild.precision.forms import Int8Form, NoForm, fused_conv, half_form, int8_forms
 from trtbuild.precision.map import NodePrecision, PrecisionMap, RuleMatch
 from trtbuild.recipe import Pin, Precision, PrecisionSection
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from trtbuild.precision.forms import HalfForm
 
 Rendering = Literal["typed", "simulated"]
+RAW = "::raw"  # what a lowered node writes, before rounding; the rounded tensor keeps the name
 HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 
@@ -55,7 +56,7 @@ class HalfCasts:
         raw = node.outputs[index]
         rounded = ir.Value(name=raw.name, shape=raw.shape, type=raw.type)
         raw.replace_all_uses_with(rounded, replace_graph_outputs=True)
-        raw.name = f"{rounded.name}::raw"
+        raw.name = f"{rounded.name}{RAW}"
         if self._rendering == "typed":
             raw.type = ir.TensorType(HALF_TYPES[half])
             casts = [_cast(raw, str(rounded.name), ir.DataType.FLOAT, rounded)]

@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from trtbuild.errors import BuildError, one_line
 from trtbuild.model import files
-from trtbuild.model.graph import QDQ
+from trtbuild.model.graph import QDQ, has_floats
 from trtbuild.model.runnable import unregistered_operators
 from trtbuild.recipe import Precision, Recipe
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.explicit import explicit
+from trtbuild.rewrite.half import RAW
 from trtbuild.targets.base import Built, Layer, Request
 from trtbuild.targets.session import open_session
 
@@ -54,24 +55,23 @@ def simulated(request: Request) -> ir.Model:
 
 
 def layers_of(graph: ir.Graph) -> list[Layer]:
-    """The layers of an explicit model: every node but Q, DQ and the Casts between precisions."""
+    """The layers of an explicit model: every node that computes floats, but Q, DQ and rounding Casts."""
     return [
         Layer(str(node.name), node.op_type, (str(node.name),), _precision(node))
         for node in graph
-        if node.op_type not in QDQ and not _is_rounding(node)
+        if node.op_type not in QDQ and not _is_rounding(node) and has_floats(node)
     ]
 
 
 def _precision(node: ir.Node) -> Precision:
-    """What the node reads decides: a dequantized tensor, a rounded one, or plain floats."""
-    producers = [value.producer() for value in node.inputs if value is not None]
+    """int8 reads a dequantized tensor; a half writes a raw one that a Cast rounds; the rest is float32."""
+    producers = (value.producer() for value in node.inputs if value is not None)
     if any(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers):
         return "int8"
-    for producer in producers:
-        if producer is not None and producer.op_type == "Cast":
-            rounded = producer.inputs[0]
-            if rounded is not None and rounded.dtype in HALVES:
-                return HALVES[rounded.dtype]
+    for value in node.outputs:
+        for reader in value.consumers() if str(value.name).endswith(RAW) else ():
+            if reader.outputs[0].dtype in HALVES:
+                return HALVES[reader.outputs[0].dtype]
     return "fp32"
 
 

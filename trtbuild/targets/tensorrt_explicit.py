@@ -67,7 +67,7 @@ class TensorRTRTX:
 
 
 def layers_of(trt: Any, network: Any) -> list[Layer]:
-    """The layers of a parsed network that compute: constants, Q/DQ, casts and shuffles aside."""
+    """The layers of a parsed network that compute floats: constants, Q/DQ, casts and shuffles aside."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = trt.LayerType
     plumbing = {kinds.CONSTANT, kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.CAST, kinds.SHUFFLE}
@@ -75,7 +75,7 @@ def layers_of(trt: Any, network: Any) -> list[Layer]:
     return [
         Layer(layer.name, layer.type.name, _nodes(layer), _precision(trt, layer, producers))
         for layer in layers
-        if layer.type not in plumbing
+        if layer.type not in plumbing and _float_dtypes(trt, layer)
     ]
 
 
@@ -86,13 +86,21 @@ def _nodes(layer: Any) -> tuple[str, ...]:
 
 
 def _precision(trt: Any, layer: Any, producers: dict[str, Any]) -> Precision:
-    inputs = [tensor for i in range(layer.num_inputs) if (tensor := layer.get_input(i)) is not None]
-    if any(_dequantized(trt, tensor, producers) for tensor in inputs):
+    if any(_dequantized(trt, tensor, producers) for tensor in _inputs(layer)):
         return "int8"
-    dtypes = {tensor.dtype for tensor in [*inputs, *(layer.get_output(i) for i in range(layer.num_outputs))]}
+    dtypes = _float_dtypes(trt, layer)
     if trt.DataType.HALF in dtypes:
         return "fp16"
     return "bf16" if trt.DataType.BF16 in dtypes else "fp32"
+
+
+def _inputs(layer: Any) -> list[Any]:
+    return [tensor for i in range(layer.num_inputs) if (tensor := layer.get_input(i)) is not None]
+
+
+def _float_dtypes(trt: Any, layer: Any) -> set[Any]:
+    tensors = [*_inputs(layer), *(layer.get_output(i) for i in range(layer.num_outputs))]
+    return {tensor.dtype for tensor in tensors} & {trt.DataType.FLOAT, trt.DataType.HALF, trt.DataType.BF16}
 
 
 def _dequantized(trt: Any, tensor: Any, producers: dict[str, Any]) -> bool:
