@@ -51,8 +51,7 @@ def pins(document: Document) -> None:
         console.print(rules)
     budget = f", budget {document['budget']:.0%}" if document["budget"] is not None else ""
     console.print(
-        f"pinned {len(document['pinned'])} of {document['lowerable']} nodes "
-        f"({document['share']:.1%}{budget})",
+        f"pinned {document['budgeted']} of {document['lowerable']} nodes ({document['share']:.1%}{budget})",
         highlight=False,
     )
 

@@ -14,7 +14,8 @@ class NodePrecision:
     """What one node runs in, and why.
 
     `lowered_by_default` says whether the recipe's default would have lowered this node: those
-    nodes are what the budget is a share of. `pinned` is such a node held above the default.
+    nodes are what the budget is a share of. `pinned` says that a rule holds the node above what it
+    would have run in without rules.
     """
 
     op_type: str
@@ -47,7 +48,13 @@ class PrecisionMap:
 
     @property
     def pinned(self) -> list[str]:
+        """Every pin that must hold in what is built."""
         return [name for name, node in self.nodes.items() if node.pinned]
+
+    @property
+    def budgeted(self) -> int:
+        """How many pins count against the budget: those on nodes that the default would have lowered."""
+        return sum(node.pinned and node.lowered_by_default for node in self.nodes.values())
 
     @property
     def lowerable(self) -> int:
@@ -57,7 +64,7 @@ class PrecisionMap:
     @property
     def share(self) -> float:
         """Pinned share of the nodes that the default would have lowered, 0 to 1."""
-        return len(self.pinned) / self.lowerable if self.lowerable else 0.0
+        return self.budgeted / self.lowerable if self.lowerable else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -65,6 +72,7 @@ class PrecisionMap:
             "fallback": self.fallback,
             "lowerable": self.lowerable,
             "pinned": self.pinned,
+            "budgeted": self.budgeted,
             "share": self.share,
             "rules": [asdict(rule) for rule in self.rules],
             "nodes": {name: asdict(node) for name, node in self.nodes.items()},

@@ -1,0 +1,79 @@
+"""Which nodes a rule selects; a rule that selects none is an error that names the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from trtbuild.errors import InputError
+from trtbuild.model import patterns
+from trtbuild.model.graph import is_constant, node_name
+from trtbuild.model.normalise import ORIGINAL_NAME
+from trtbuild.names import matcher, nearest
+from trtbuild.recipe import Pin
+
+
+def select(pin: Pin, graph: ir.Graph, lowerable: Sequence[ir.Node]) -> list[ir.Node]:
+    """The nodes that `pin` matches, in graph order.
+
+    `lowerable` are the nodes that the recipe's default lowers: position and weights_below count among them.
+    Raises InputError, with the nearest names, when nothing matches.
+    """
+    if pin.name is not None:
+        return _by_name(pin.name, graph)
+    if pin.type is not None:
+        return _found(
+            [node for node in graph if node.op_type == pin.type],
+            f"type {pin.type!r} matches no node{nearest(pin.type, {node.op_type for node in graph})}",
+        )
+    if pin.pattern is not None:
+        return _by_pattern(pin.pattern, graph)
+    if pin.weights_below is not None:
+        limit = pin.weights_below
+        return _found(
+            [node for node in lowerable if 0 < _largest_weight(node) < limit],
+            f"weights_below = {limit:g} matches no node; the smallest is "
+            f"{min((_largest_weight(n) for n in lowerable if _largest_weight(n)), default=0):.3g}",
+        )
+    count = pin.count or 1
+    chosen = list(lowerable[:count] if pin.position == "first" else lowerable[-count:])
+    return _found(chosen, f"position = {pin.position!r} matches no node: the default lowers none")
+
+
+def _by_name(pattern: str, graph: ir.Graph) -> list[ir.Node]:
+    matches = matcher(pattern)
+    names = [node_name(node) for node in graph]
+    return _found(
+        [
+            n
+            for n in graph
+            if matches(node_name(n)) or matches(n.metadata_props.get(ORIGINAL_NAME, node_name(n)))
+        ],
+        f"name {pattern!r} matches no node{nearest(pattern, names)}",
+    )
+
+
+def _by_pattern(name: str, graph: ir.Graph) -> list[ir.Node]:
+    if name not in patterns.PATTERNS:
+        options = ", ".join(patterns.PATTERNS)
+        raise InputError(f"unknown pattern {name!r}{nearest(name, patterns.PATTERNS)}; there are: {options}")
+    found = {node for match in patterns.find(name, graph) for node in match}
+    return _found([node for node in graph if node in found], f"pattern {name!r} is not in this model")
+
+
+def _found(nodes: list[ir.Node], otherwise: str) -> list[ir.Node]:
+    if not nodes:
+        raise InputError(f"rule matches nothing: {otherwise}")
+    return nodes
+
+
+def _largest_weight(node: ir.Node) -> float:
+    """The largest magnitude among the node's constant float operands, biases aside; 0 without any."""
+    largest = 0.0
+    for value in node.inputs[:2]:
+        if value is not None and is_constant(value) and value.dtype == ir.DataType.FLOAT:
+            assert value.const_value is not None
+            largest = max(largest, float(np.abs(value.const_value.numpy()).max(initial=0)))
+    return largest
