@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrators.compiled import compiled
 from calibrators.errors import CalibratorError
 
 # A bin is what the sign-less bits of a float32 have in common above the lowest 12: 2048 bins to every
@@ -20,7 +20,7 @@ _INF_BITS = 0x7F800000  # from here on: Inf and NaN
 _BINS = _INF_BITS >> _SHIFT
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _count(bits: NDArray[np.uint32], counts: NDArray[np.int64]) -> tuple[int, int]:
     """Count float32 bit patterns; return the largest finite magnitude's, and how many are not finite."""
     largest = 0

@@ -53,15 +53,16 @@ def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch
     """The tensors of one batch after the other; rows that only fill up a fixed batch are cut off."""
     inputs = {spec.name for spec in model.inputs}
     produced = [tensor for tensor in tensors if tensor not in inputs]
-    batches = shards.batches(batch)
-    total = -(-shards.samples // batch)
+    batches = track(
+        shards.batches(batch), "calibrating, samples", shards.samples, lambda item: len(item.names)
+    )
     if not produced:
-        yield from (item.feeds for item in track(batches, "calibrating, batches", total))
+        yield from (item.feeds for item in batches)
         return
     with runner(
         with_outputs(model.normalised, produced, cut=bool(model.unrunnable)), "calibration"
     ) as active:
-        for item in track(batches, "calibrating, batches", total):
+        for item in batches:
             outputs = infer(active, item.feeds, _samples(item))
             fed = len(next(iter(item.feeds.values()))) if shards.batched else 0
             yield {

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trtbuild.errors import one_line
+
 PACKAGES = (
     "numpy",
     "onnx",
@@ -85,5 +87,5 @@ def _imports(module: str) -> str | None:
     try:
         importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library that does not load
-        return str(error).splitlines()[0]
+        return one_line(error)
     return None

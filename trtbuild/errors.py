@@ -57,12 +57,17 @@ def as_trtbuild_error(error: Exception) -> TrtbuildError | None:
     if isinstance(error, TrtbuildError):
         return error
     if isinstance(error, CalibratorError):
-        return InputError(str(error))
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return MachineError(f"{error.filename or 'the disk'}: no space left; free some and run again")
+        return MachineError(str(error)) if _is_full(error.__cause__) else InputError(str(error))
+    if _is_full(error):
+        return MachineError(f"{getattr(error, 'filename', None) or 'the disk'}: no space left; free some and run again")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return InputError(f"{where}{error.strerror}; check the path, its permissions")
     if isinstance(error, MemoryError):
         return MachineError("out of memory; use smaller batches ([inputs.*] opt) or fewer samples")
     return None
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether a disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield from `items` while showing how many of `total` are done."""
-    return _bar(items, what, total) if sys.stderr.isatty() else _lines(items, what, total)
+def track(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:
+    """Yield from `items` while showing how many of `total` are done; `size` says how many an item holds."""
+    return (_bar if sys.stderr.isatty() else _lines)(items, what, total, size)
 
 
 def say(line: str) -> None:
@@ -21,19 +21,26 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _bar(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+def _bar(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:
     from rich.console import Console
-    from rich.progress import track as rich_track
+    from rich.progress import Progress
 
-    yield from rich_track(items, what, total, console=Console(stderr=True), transient=True)
-    say(f"{what}: {total}")
+    done = 0
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            yield item
+            done += size(item)
+            bar.update(task, completed=done)
+    say(f"{what}: {done}")
 
 
-def _lines(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    last = time.monotonic()
-    for done, item in enumerate(items):
+def _lines(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:
+    last, done = time.monotonic(), 0
+    for item in items:
         if time.monotonic() - last > SECONDS_BETWEEN_LINES:
             say(f"{what}: {done} of {total}")
             last = time.monotonic()
         yield item
-    say(f"{what}: {total}")
+        done += size(item)
+    say(f"{what}: {done}")

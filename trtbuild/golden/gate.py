@@ -75,12 +75,13 @@ def judge(
 ) -> Verdict:
     """Weigh everything that was measured.
 
-    Checks, always: every tensor was compared; the candidate has no NaN or Inf where the golden has
-    none, and no output of the golden has any. Then the output thresholds, and the metric if there is one.
+    Checks, always: every tensor was compared, and there were layers and outputs; the candidate has NaN
+    and Inf only where the golden has the same, and no output has any. Then the output thresholds, and the
+    metric if there is one.
     """
     if not thresholds.model_fields_set and metric is None:
         thresholds = DEFAULT_THRESHOLDS
-    checks = [_coverage([*layers, *outputs]), _finite(layers, outputs), *_outputs(outputs, thresholds)]
+    checks = [_coverage(layers, outputs), _finite(layers, outputs), *_outputs(outputs, thresholds)]
     if metric is not None:
         checks.append(
             Check(
@@ -102,11 +103,18 @@ def judge(
     )
 
 
-def _coverage(diffs: Sequence[TensorDiff]) -> Check:
-    missing = [f"{diff.tensor}: {diff.problem}" for diff in diffs if diff.difference is None]
-    compared = len(diffs) - len(missing)
-    seen = f"{compared} of {len(diffs)}" + (f"; {'; '.join(missing[:3])}" if missing else "")
-    return Check("every tensor compared", bool(diffs) and not missing, seen, "all")
+def _coverage(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Check:
+    """Inside, a tensor may be empty in every sample; an output without a value was not compared."""
+    missing = [f"{diff.tensor}: {diff.problem}" for diff in [*layers, *outputs] if diff.difference is None]
+    missing += [f"{diff.tensor}: no values in any sample" for diff in outputs if _is_empty(diff)]
+    missing += [f"no {what}" for what, diffs in (("layers", layers), ("outputs", outputs)) if not diffs]
+    total = len(layers) + len(outputs)
+    seen = f"{max(0, total - len(missing))} of {total}" + (f"; {'; '.join(missing[:3])}" if missing else "")
+    return Check("every tensor compared", not missing, seen, "all")
+
+
+def _is_empty(diff: TensorDiff) -> bool:
+    return diff.difference is not None and not diff.difference.count + diff.difference.nonfinite_golden
 
 
 def _finite(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Check:
@@ -114,7 +122,7 @@ def _finite(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Chec
     bad = [
         diff.tensor
         for diff in layers
-        if diff.difference and diff.difference.nonfinite_candidate != diff.difference.nonfinite_golden
+        if diff.difference and diff.difference.nonfinite_unmatched
     ]
     bad += [
         diff.tensor

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ class Metric:
         if sample not in self.labels:
             raise InputError(f"no label for sample {sample!r}{nearest(sample, self.labels)}")
         try:
-            score = float(self.function(outputs, self.labels[sample]))
-        except Exception as error:  # it is the user's code
+            with redirect_stdout(sys.stderr):  # ours may be one JSON document
+                score = float(self.function(outputs, self.labels[sample]))
+        except (Exception, SystemExit) as error:  # it is the user's code
             raise InputError(
                 f"metric {self.name} raised {type(error).__name__} on sample {sample}: {error}; "
                 "-v shows its traceback"
@@ -57,9 +60,11 @@ def _function(path: Path, name: str) -> Callable[[Tensors, Any], float]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look a module up there
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # it is the user's code
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # it is the user's code; a script may end with sys.exit
         raise InputError(
             f"{path} raised {type(error).__name__} when loaded: {error}; -v shows its traceback"
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from calibrators.shards import ShardSet
+from calibrators.shards import Batch, ShardSet
 from trtbuild.errors import InputError
 from trtbuild.golden.metrics import Comparison, Difference
 from trtbuild.model import files
@@ -95,7 +95,7 @@ def diff_layers(
     differ = Differ(model.compared)
     total = min(limit, shards.samples)
     with _side_by_side(model, candidate, model.compared) as (golden_runner, candidate_runner):
-        for batch in track(shards.batches(1, limit), "comparing layers, samples", total):
+        for batch in track(shards.batches(1, limit), "comparing layers, samples", total, _size):
             sample = batch.names[0]
             golden = infer(golden_runner, batch.feeds, sample)
             differ.update(sample, golden, infer(candidate_runner, batch.feeds, sample))
@@ -109,7 +109,8 @@ def run_outputs(model: Model, candidate: ir.Model, shards: ShardSet) -> Iterator
     told apart by sample.
     """
     with _side_by_side(model, candidate, model.checked_outputs) as (golden_runner, candidate_runner):
-        for batch in track(shards.batches(1), "comparing outputs, samples", shards.samples):
+        batches = shards.batches(1)
+        for batch in track(batches, "comparing outputs, samples", shards.samples, _size):
             golden = infer(golden_runner, batch.feeds, batch.names[0])
             seen = infer(candidate_runner, batch.feeds, batch.names[0])
             fed = len(next(iter(batch.feeds.values()))) if shards.batched else 1
@@ -128,6 +129,10 @@ def _side_by_side(model: Model, candidate: ir.Model, outputs: Sequence[str]) -> 
         yield golden_runner, candidate_runner
 
 
+def _size(batch: Batch) -> int:
+    return len(batch.names)
+
+
 def _problem(tensor: str, golden: Tensors, candidate: Tensors) -> str | None:
     if tensor not in golden:
         return "the golden does not have this tensor"
@@ -137,6 +142,8 @@ def _problem(tensor: str, golden: Tensors, candidate: Tensors) -> str | None:
         return f"shape {candidate[tensor].shape} where the golden has {golden[tensor].shape}"
     if golden[tensor].dtype != candidate[tensor].dtype:
         return f"dtype {candidate[tensor].dtype} where the golden has {golden[tensor].dtype}"
+    if golden[tensor].dtype.kind in "OSUc":
+        return f"values of dtype {golden[tensor].dtype} cannot be compared as numbers"
     return None
 
 

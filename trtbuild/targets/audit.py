@@ -65,5 +65,5 @@ def audit(precisions: PrecisionMap, layers: Iterable[Layer]) -> Audit:
 
 
 def _holds(wanted: str, found: set[str]) -> bool:
-    """Whether no layer is below `wanted`: fp32 tolerates no other, a half tolerates fp32 beside it."""
-    return found == {"fp32"} if wanted == "fp32" else wanted in found and "int8" not in found
+    """Whether a layer has the precision `wanted`, and no layer another, but float32 beside a half."""
+    return wanted in found and found <= {wanted, "fp32"}

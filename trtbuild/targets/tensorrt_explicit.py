@@ -67,15 +67,18 @@ class TensorRTRTX:
 
 
 def layers_of(trt: Any, network: Any) -> list[Layer]:
-    """The layers of a parsed network that compute floats: constants, Q/DQ, casts and shuffles aside."""
+    """The layers of a parsed network that compute floats: no constants, Q/DQ and casts, nor the reshapes
+    that the parser puts in, which execute no ONNX node."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = trt.LayerType
-    plumbing = {kinds.CONSTANT, kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.CAST, kinds.SHUFFLE}
-    producers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
+    plumbing = {kinds.CONSTANT, kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.CAST}
+    producers = {tensor.name: layer for layer in layers for tensor in _outputs(layer)}
     return [
         Layer(layer.name, layer.type.name, _nodes(layer), _precision(trt, layer, producers))
         for layer in layers
-        if layer.type not in plumbing and _float_dtypes(trt, layer)
+        if layer.type not in plumbing
+        and _float_dtypes(trt, _outputs(layer))
+        and (_nodes(layer) or layer.type not in _reshapes(trt))
     ]
 
 
@@ -88,7 +91,7 @@ def _nodes(layer: Any) -> tuple[str, ...]:
 def _precision(trt: Any, layer: Any, producers: dict[str, Any]) -> Precision:
     if any(_dequantized(trt, tensor, producers) for tensor in _inputs(layer)):
         return "int8"
-    dtypes = _float_dtypes(trt, layer)
+    dtypes = _float_dtypes(trt, [*_inputs(layer), *_outputs(layer)])
     if trt.DataType.HALF in dtypes:
         return "fp16"
     return "bf16" if trt.DataType.BF16 in dtypes else "fp32"
@@ -98,17 +101,24 @@ def _inputs(layer: Any) -> list[Any]:
     return [tensor for i in range(layer.num_inputs) if (tensor := layer.get_input(i)) is not None]
 
 
-def _float_dtypes(trt: Any, layer: Any) -> set[Any]:
-    tensors = [*_inputs(layer), *(layer.get_output(i) for i in range(layer.num_outputs))]
+def _outputs(layer: Any) -> list[Any]:
+    return [layer.get_output(i) for i in range(layer.num_outputs)]
+
+
+def _float_dtypes(trt: Any, tensors: list[Any]) -> set[Any]:
     return {tensor.dtype for tensor in tensors} & {trt.DataType.FLOAT, trt.DataType.HALF, trt.DataType.BF16}
 
 
 def _dequantized(trt: Any, tensor: Any, producers: dict[str, Any]) -> bool:
     """Whether the tensor comes from a DQ, looking through the reshapes that the parser puts in."""
     layer = producers.get(tensor.name)
-    while layer is not None and layer.type in (trt.LayerType.SHUFFLE, trt.LayerType.CAST):
+    while layer is not None and layer.type in {*_reshapes(trt), trt.LayerType.CAST}:
         layer = producers.get(layer.get_input(0).name)
     return layer is not None and layer.type == trt.LayerType.DEQUANTIZE
+
+
+def _reshapes(trt: Any) -> set[Any]:
+    return {trt.LayerType.SHUFFLE, trt.LayerType.SQUEEZE, trt.LayerType.UNSQUEEZE}
 
 
 def _profile(builder: Any, network: Any, request: Request) -> Any:
@@ -127,15 +137,18 @@ def _profile(builder: Any, network: Any, request: Request) -> Any:
 
 
 def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
+    known = {
+        f"{name[2:-1]}.{name[-1]}": member  # SM121 is 12.1
+        for name, member in trt.ComputeCapability.__members__.items()
+        if name.startswith("SM")
+    }
     config.num_compute_capabilities = len(capabilities)
     for index, capability in enumerate(capabilities):
-        member = getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}", None)
-        if member is None:
-            known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+        if capability not in known:
             raise InputError(
                 f"TensorRT-RTX knows no compute capability {capability!r}; it has {', '.join(known)}"
             )
-        config.set_compute_capability(member, index)
+        config.set_compute_capability(known[capability], index)
 
 
 def _parser_message(parser: Any, log: Any) -> str:
@@ -168,7 +181,7 @@ def _logger(trt: Any) -> Any:
 def _module() -> Any:
     try:
         return importlib.import_module("tensorrt_rtx")
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
         raise MachineError(
             f"target tensorrt-rtx needs the package tensorrt-rtx ({error}); pip install 'trtbuild[rtx]'"
         ) from error
