@@ -34,11 +34,7 @@ def calibrate(model: Model, shards: ShardSet, section: CalibrationSection, batch
     Raises InputError for a model that brings its own Q/DQ, for a `[calibration.tensors]` pattern
     that matches no tensor, and for activations with NaN or Inf.
     """
-    if model.quantized:
-        raise InputError(
-            f"{model.path} brings its own Q/DQ: its ranges are in the graph already. Build it as it is, "
-            "or export it without Q/DQ to calibrate it"
-        )
+    require_float(model)
     tensors = ranges_needed(model)
     _check_patterns(section, tensors)
     histograms = {tensor: Histogram() for tensor in tensors}
@@ -47,6 +43,15 @@ def calibrate(model: Model, shards: ShardSet, section: CalibrationSection, batch
             histogram.update(activations[tensor])
     ranges = {tensor: _range(tensor, histograms[tensor], section) for tensor in tensors}
     return RangeTable(ranges, table_key(model, shards, section), shards.samples)
+
+
+def require_float(model: Model) -> None:
+    """Raise InputError for a model that brings its own Q/DQ."""
+    if model.quantized:
+        raise InputError(
+            f"{model.path} brings its own Q/DQ: its ranges are in the graph already. Build it as it is, "
+            "or export it without Q/DQ to calibrate it"
+        )
 
 
 def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch: int) -> Iterator[Tensors]:

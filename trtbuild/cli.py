@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import traceback
@@ -61,13 +62,17 @@ def _common(command: F) -> F:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="trtbuild")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """ONNX to TensorRT engines: calibrated INT8, proven pins, and a golden diff of every layer.
 
     ENGINE is a folder with a recipe.toml, its name under engines/, or a bare MODEL.onnx.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(ExitCode.INPUT)
 
 
 @cli.command()
@@ -91,12 +96,14 @@ def pins(
     opened = open_engine(engine, overrides, pins)
     budget = opened.recipe.precision.budget
     _, precisions = pipeline.pins(opened)
-    _print({"engine": opened.name, "budget": budget, **precisions.to_dict()}, as_json, render.pins)
+    document: dict[str, Any] = {"engine": opened.name, "budget": budget, **precisions.to_dict()}
     try:
         check_budget(precisions, budget)
-    except InputError as error:  # the table is the help: it is shown before the error
+    except InputError as error:  # the table is the help: it is shown with the error
+        _print({**document, "error": str(error), "exit_code": ExitCode.INPUT}, as_json, render.pins)
         click.echo(f"error: {error}", err=True)
         context.exit(ExitCode.INPUT)
+    _print(document, as_json, render.pins)
 
 
 @cli.command()
@@ -174,7 +181,8 @@ def validate(
     """Golden diff of the newest build of ENGINE (or of a BUILD), and the gate. Exit code 1: it said no."""
     from trtbuild import pipeline, render
 
-    opened, built = pipeline.find_build(engine, key, overrides, samples)
+    built = pipeline.find_build(engine, key)
+    opened = pipeline.engine_of(built, engine, overrides, samples)
     verdict = pipeline.validate(opened, built)
     _print({"build": built.key, **verdict.to_dict()}, as_json, render.verdict)
     if not verdict.passed:
@@ -189,7 +197,7 @@ def inspect(build: str, as_json: bool, verbose: bool) -> None:
     """Layers, real precisions and sizes of a BUILD: a folder, the beginning of a key, or an output file."""
     from trtbuild import pipeline, render
 
-    _, built = pipeline.find_build(build)
+    built = pipeline.find_build(build)
     document = {"path": str(built.artifact), **pipeline.inspect(built)}
     _print(document, as_json, render.inspect)
 
@@ -206,10 +214,14 @@ def doctor(as_json: bool, verbose: bool) -> None:
 
 
 def _print(document: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], None]) -> None:
-    if as_json:
-        click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=1, allow_nan=False))
-    else:
-        render(document)
+    """The command's result. That nobody reads it changes nothing about its exit code."""
+    try:
+        if as_json:
+            click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=1, allow_nan=False))
+        else:
+            render(document)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:
@@ -226,10 +238,9 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; nothing was left half-written", ExitCode.INTERRUPTED, arguments)
     except click.ClickException as error:
-        return _fail(error.format_message(), ExitCode.INPUT, arguments)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output is gone; nothing more can be said
-        return ExitCode.OK
+        return _fail(_usage(error), ExitCode.INPUT, arguments)
+    except SystemExit:  # click's answer to a broken pipe: whoever read our progress is gone
+        return ExitCode.INTERRUPTED
     except Exception as error:
         known = as_trtbuild_error(error)
         if known is None:
@@ -237,6 +248,12 @@ def run(arguments: list[str]) -> int:
         if {"-v", "--verbose"} & set(arguments):
             traceback.print_exception(error)
         return _fail(str(known), known.exit_code, arguments)
+
+
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" See '{context.command_path} --help'." if context is not None else ""
+    return error.format_message() + hint
 
 
 def _fail(message: str, code: ExitCode, arguments: list[str]) -> int:
@@ -249,7 +266,12 @@ def _fail(message: str, code: ExitCode, arguments: list[str]) -> int:
 
 def _bug(error: Exception) -> str:
     """Write the traceback to a file; the message names it."""
-    with tempfile.NamedTemporaryFile("w", prefix="trtbuild-bug-", suffix=".txt", delete=False) as report:
-        report.write(f"trtbuild {__version__}: {' '.join(sys.argv)}\n")
-        traceback.print_exception(error, file=report)
-    return f"a bug in trtbuild ({type(error).__name__}: {error}); please report it with {report.name}"
+    what = f"a bug in trtbuild ({type(error).__name__}: {error})"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="trtbuild-bug-", suffix=".txt", delete=False) as report:
+            report.write(f"trtbuild {__version__}: {' '.join(sys.argv)}\n")
+            traceback.print_exception(error, file=report)
+    except OSError as failure:
+        traceback.print_exception(error)
+        return f"{what}; its report could not be written: {failure}"
+    return f"{what}; please report it with {report.name}"

@@ -12,6 +12,7 @@ from trtbuild.recipe import Recipe
 
 ENGINES = Path("engines")
 RECIPE = "recipe.toml"
+BUILDS = "builds"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Engine:
         return self.samples
 
 
+def engine_folder(reference: str) -> Path | None:
+    """The folder with a recipe.toml that `reference` means: itself, or under engines/."""
+    return next((f for f in (Path(reference), ENGINES / reference) if (f / RECIPE).is_file()), None)
+
+
 def open_engine(
     reference: str,
     overrides: tuple[str, ...] = (),
@@ -60,7 +66,7 @@ def open_engine(
     if path.suffix == ".onnx":
         parsed = recipe.parse({}, "--set", overrides, pins)
         return Engine(path.stem, parsed, path, calib, samples, path.parent, None)
-    folder = next((f for f in (path, ENGINES / reference) if (f / RECIPE).is_file()), None)
+    folder = engine_folder(reference)
     if folder is None:
         known = [found.parent.name for found in ENGINES.glob(f"*/{RECIPE}")]
         raise InputError(
@@ -75,5 +81,5 @@ def open_engine(
         shards=calib or folder / parsed.calibration.shards,
         samples=samples or folder / parsed.validation.samples,
         folder=folder,
-        builds=folder / "builds",
+        builds=folder / BUILDS,
     )

@@ -58,8 +58,8 @@ def as_trtbuild_error(error: Exception) -> TrtbuildError | None:
         return error
     if isinstance(error, CalibratorError):
         return MachineError(str(error)) if _is_full(error.__cause__) else InputError(str(error))
-    if _is_full(error):
-        return MachineError(f"{getattr(error, 'filename', None) or 'the disk'}: no space left; free some and run again")
+    if isinstance(error, OSError) and _is_full(error):
+        return MachineError(f"{error.filename or 'the disk'}: no space left; free some and run again")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return InputError(f"{where}{error.strerror}; check the path, its permissions")

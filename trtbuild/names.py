@@ -21,7 +21,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     if kind == "re":
         try:
             return _full(body)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InputError(f"{pattern!r} is not a regular expression: {error}") from error
     return lambda name: name == pattern
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import trtbuild
+from calibrators.errors import CalibratorError, TableError
 from calibrators.shards import ShardSet
-from calibrators.table import RangeTable, cache_header
+from calibrators.table import RangeTable, TableKey, cache_header
 from trtbuild import calibrate as calibration
-from trtbuild.engine import ENGINES, Engine, open_engine
-from trtbuild.errors import InputError, LostPinError, MachineError
+from trtbuild.engine import BUILDS, ENGINES, Engine, engine_folder, open_engine
+from trtbuild.errors import InputError, LostPinError, MachineError, one_line
 from trtbuild.golden import check as golden
 from trtbuild.golden import metric_file
 from trtbuild.golden.gate import Verdict
@@ -47,23 +48,35 @@ def calibrate(engine: Engine, model: Model | None = None) -> tuple[RangeTable, P
     Returns the table and where it is stored: None for a bare model, which has no store.
     """
     model = model or Model.open(engine.model)
+    calibration.require_float(model)
     shards = ShardSet.open(engine.require_shards(), model.inputs)
     section = engine.recipe.calibration
     path = None
     if engine.builds is not None:
-        path = engine.builds / "ranges" / f"{calibration.table_key(model, shards, section).digest()}.json"
-        if path.is_file():
-            table = RangeTable.load(path)
-            if set(ranges_needed(model)) <= set(table.ranges):
-                say(f"ranges: {path}, calibrated before")
-                return table, path
-    profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
-    opt = next((section.opt for section in profiles.values()), ())
+        key = calibration.table_key(model, shards, section)
+        path = engine.builds / "ranges" / f"{key.digest()}.json"
+        table = _stored_table(path, key)
+        if table is not None and set(ranges_needed(model)) <= set(table.ranges):
+            say(f"ranges: {path}, calibrated before")
+            return table, path
+    profiles_of(model.inputs, engine.recipe.inputs, shards)  # raises for shapes that the model cannot take
+    opt = next((shapes.opt for shapes in engine.recipe.inputs.values()), ())
     table = calibration.calibrate(model, shards, section, opt[0] if opt else CALIBRATION_BATCH)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.save(path)
     return table, path
+
+
+def _stored_table(path: Path, key: TableKey) -> RangeTable | None:
+    """The table at `path`, if there is one and it was made under `key`. Raises InputError when damaged."""
+    if not path.is_file():
+        return None
+    try:
+        table = RangeTable.load(path)
+    except TableError as error:
+        raise InputError(f"{error}; delete it first") from error
+    return table if table.key == key else None
 
 
 def calibrate_to(engine: Engine, output: Path | None, version: str) -> tuple[RangeTable, Path, Path]:
@@ -72,14 +85,12 @@ def calibrate_to(engine: Engine, output: Path | None, version: str) -> tuple[Ran
     Into `output` and `<output>.cache`, or into the engine's store. Returns table, its path, the cache's.
     """
     header = cache_header(version)
-    if output is not None:
-        _check_writable(output)
+    _check_destination(engine, output)
     table, path = calibrate(engine)
     if output is not None:
         table.save(output)
     written = output or path
-    if written is None:
-        raise InputError(f"{engine.model}: a bare model has no builds folder; say where to write with -o")
+    assert written is not None
     cache = written.with_name(f"{written.name}.cache")
     store.write_text(cache, table.to_tensorrt_cache(header))
     return table, written, cache
@@ -91,6 +102,8 @@ def build(engine: Engine, target_name: str = "auto", output: Path | None = None)
     Raises LostPinError when a pin did not hold: nothing is stored then.
     """
     target = choose(target_name)
+    if target_name == "auto":
+        say(f"target auto: {target.name}")
     _check_output(engine, target, output)
     model, precisions = pins(engine)
     rules.check_budget(precisions, engine.recipe.precision.budget)
@@ -104,7 +117,7 @@ def build(engine: Engine, target_name: str = "auto", output: Path | None = None)
             )
             _export(built, output)
         return store.read_output(output)
-    built_before = store.find(engine.builds, key)
+    built_before = store.find(key, engine.builds)
     if built_before is not None:
         built_before.verify()
         store.mark_newest(built_before)
@@ -133,41 +146,58 @@ def validate(engine: Engine, build: Build) -> Verdict:
     if caveat:
         say(f"note: {caveat}")
     verdict = golden.check(model, candidate, request.precisions, shards, metric, section)
-    if engine.builds is not None and build.artifact.parent.parent == engine.builds:
+    if engine.builds is not None and build.artifact.resolve().parent.parent == engine.builds.resolve():
         document = {"schema_version": store.SCHEMA_VERSION, "build": build.key, "caveat": caveat}
         store.write_json(build.artifact.parent / VERDICT, {**document, **verdict.to_dict()})
     return verdict
 
 
-def find_build(
-    reference: str, key: str | None = None, overrides: tuple[str, ...] = (), samples: Path | None = None
-) -> tuple[Engine, Build]:
-    """An engine's newest build (or the one that `key` names), or the build that `reference` itself names.
+def find_build(reference: str, key: str | None = None) -> Build:
+    """The build that `reference` names; of an engine the newest one, or the one that `key` names.
 
-    A build is named by its folder, the beginning of its key, or the file that `-o` wrote.
+    A build is named by its folder, the beginning of its key, or the file that `-o` wrote; an engine
+    goes before a key that begins like its name.
     Raises InputError when there is none.
     """
-    build = _named_build(Path(reference))
-    if build is None and "/" not in reference:
-        for builds in sorted(ENGINES.glob("*/builds")):
-            build = build or store.find(builds, reference)
-    if build is not None:
-        return open_engine(build.manifest["source"], overrides, samples=samples), build
-    engine = open_engine(reference, overrides, samples=samples)
-    if engine.builds is None:
+    folder = engine_folder(reference)
+    if folder is None:
+        stores = [Path(BUILDS), *sorted(ENGINES.glob(f"*/{BUILDS}"))]
+        build = _named_build(Path(reference)) or store.find(reference, *stores)
+        if build is not None and key is None:
+            return build
+        if build is not None:
+            raise InputError(f"{reference} is a build itself; --build {key} needs an engine before it")
+        open_engine(reference)  # raises; only a bare model comes through
         raise InputError(f"{reference} is a model, not a build; name the file that `trtbuild build -o` wrote")
     if key is None:
-        return engine, store.newest(engine.builds)
-    build = _named_build(Path(key)) or store.find(engine.builds, key)
+        return store.newest(folder / BUILDS)
+    build = _named_build(Path(key)) or store.find(key, folder / BUILDS)
     if build is None:
-        raise InputError(f"{engine.builds}: no build whose key begins with {key!r}")
-    return engine, build
+        raise InputError(f"{folder / BUILDS}: no build whose key begins with {key!r}")
+    return build
+
+
+def engine_of(
+    build: Build, reference: str, overrides: tuple[str, ...] = (), samples: Path | None = None
+) -> Engine:
+    """The engine that `reference` names; where it names a build, the engine around that build's store,
+    else the one that it was built from. Raises InputError when that is no longer there.
+    """
+    if engine_folder(reference) is not None:
+        return open_engine(reference, overrides, samples=samples)
+    artifact = build.artifact.resolve()
+    source = build.manifest["source"]
+    if artifact.parent.parent.name == BUILDS and engine_folder(str(artifact.parents[2])) is not None:
+        source = str(artifact.parents[2])
+    if not Path(source).exists():
+        raise InputError(f"{build.artifact} was built from {source}, which is not here")
+    return open_engine(source, overrides, samples=samples)
 
 
 def _named_build(path: Path) -> Build | None:
     if (path / store.MANIFEST).is_file():
         return store.read(path)
-    return store.read_output(path) if store.manifest_of(path).is_file() else None
+    return store.read_output(path) if path.name and store.manifest_of(path).is_file() else None
 
 
 def inspect(build: Build) -> dict[str, Any]:
@@ -182,7 +212,7 @@ def _request(engine: Engine, model: Model, precisions: PrecisionMap) -> Request:
     needs_table = not model.quantized and any(n.precision == "int8" for n in precisions.nodes.values())
     table = calibrate(engine, model)[0] if needs_table else None
     shards = None
-    if engine.shards is not None and engine.shards.is_dir():
+    if engine.shards is not None and (engine.builds is None or engine.shards.is_dir()):
         shards = ShardSet.open(engine.shards, model.inputs)
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     return Request(model, precisions, table, profiles, engine.recipe)
@@ -191,13 +221,16 @@ def _request(engine: Engine, model: Model, precisions: PrecisionMap) -> Request:
 def _request_of(build: Build, engine: Engine, model: Model) -> Request:
     """The request that a stored build was made from, read back from its manifest."""
     manifest = build.manifest
-    return Request(
-        model=model,
-        precisions=PrecisionMap.from_dict(manifest["precision"]),
-        table=RangeTable.from_dict(manifest["ranges"]) if manifest["ranges"] else None,
-        profiles={name: InputSection(**shapes) for name, shapes in manifest["profiles"].items()},
-        recipe=engine.recipe,
-    )
+    try:
+        return Request(
+            model=model,
+            precisions=PrecisionMap.from_dict(manifest["precision"]),
+            table=RangeTable.from_dict(manifest["ranges"]) if manifest["ranges"] else None,
+            profiles={name: InputSection(**shapes) for name, shapes in manifest["profiles"].items()},
+            recipe=engine.recipe,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, CalibratorError) as error:
+        raise build.damaged(f"{type(error).__name__}: {one_line(error)}") from error
 
 
 def _identity(request: Request, target: Target) -> dict[str, Any]:
@@ -253,9 +286,8 @@ def _write(engine: Engine, request: Request, target: Target, key: str, folder: P
 
 def _check_output(engine: Engine, target: Target, output: Path | None) -> None:
     """Fail before the work, not after it: nowhere to write to, or a name that promises another thing."""
+    _check_destination(engine, output)
     if output is None:
-        if engine.builds is None:
-            raise InputError(f"{engine.model}: a bare model has no builds folder; say where to write with -o")
         return
     promises_model, builds_model = output.suffix == ".onnx", target.artifact.endswith(".onnx")
     if builds_model and not promises_model:
@@ -265,12 +297,15 @@ def _check_output(engine: Engine, target: Target, output: Path | None) -> None:
         )
     if promises_model and not builds_model:
         raise InputError(f"-o {output} promises an ONNX model, but target {target.name} writes an engine")
+
+
+def _check_destination(engine: Engine, output: Path | None) -> None:
+    if output is None:
+        if engine.builds is None:
+            raise InputError(f"{engine.model}: a bare model has no builds folder; say where to write with -o")
+        return
     if output.resolve() == engine.model.resolve():
         raise InputError(f"-o {output} would overwrite the model itself")
-    _check_writable(output)
-
-
-def _check_writable(output: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=output.parent):
             pass
@@ -281,14 +316,14 @@ def _check_writable(output: Path) -> None:
 
 
 def _export(build: Build, output: Path) -> None:
-    """Write a build's artifact and manifest to `output` and `<output>.json`, the manifest last."""
-    unfinished = output.with_name(f".{output.name}.tmp")
-    try:
+    """Write a build's artifact and manifest to `output` and `<output>.json`: complete, then renamed."""
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output.parent) as folder:
+        copy = Path(folder) / output.name
         if onnx_files.data_of(build.artifact).is_file():
-            onnx_files.save(onnx_files.read(build.artifact), unfinished, data=onnx_files.data_of(output).name)
+            onnx_files.save(onnx_files.read(build.artifact), copy)
         else:
-            shutil.copyfile(build.artifact, unfinished)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    store.write_json(store.manifest_of(output), {**build.manifest, "artifact": store.describe(output)})
+            shutil.copyfile(build.artifact, copy)
+        store.write_json(store.manifest_of(copy), {**build.manifest, "artifact": store.describe(copy)})
+        for file in (onnx_files.data_of(copy), copy, store.manifest_of(copy)):
+            if file.is_file():
+                file.replace(output.with_name(file.name))

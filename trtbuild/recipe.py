@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from calibrators.errors import CalibratorError
 from calibrators.method import Method
 from trtbuild.errors import InputError
 from trtbuild.names import matcher, nearest
@@ -20,14 +23,23 @@ else:
     import tomli as tomllib
 
 Precision = Literal["int8", "fp16", "bf16", "fp32"]
-Shape = tuple[Annotated[int, Field(gt=0)], ...]
+Shape = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]  # TOML has lists only
 SELECTORS = ("name", "type", "pattern", "position", "weights_below")
 
 
-class Section(BaseModel):
-    """A table of the recipe: frozen, no unknown keys, no silent conversions of text to numbers."""
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """Let pydantic add the place in the recipe to an error of ours."""
+    try:
+        yield
+    except (InputError, CalibratorError) as error:
+        raise ValueError(str(error)) from error
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, no unknown keys, no silent conversions of text to numbers, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -76,17 +88,18 @@ class Pin(Section):
         if self.count is not None and self.position is None:
             raise ValueError("count goes with position")
         if self.name is not None:
-            matcher(self.name)
+            with _as_value_error():
+                matcher(self.name)
         return self
 
     def __str__(self) -> str:
-        if self.position:
+        if self.position is not None:
             text = f"{self.position}:{self.count or 1}"
-        elif self.type:
+        elif self.type is not None:
             text = f"type:{self.type}"
-        elif self.pattern:
+        elif self.pattern is not None:
             text = f"pattern:{self.pattern}"
-        elif self.weights_below:
+        elif self.weights_below is not None:
             text = f"weights-below:{self.weights_below:g}"
         else:
             text = str(self.name)
@@ -102,13 +115,15 @@ class Pin(Section):
         body, found, to = text.rpartition("=")
         fields: dict[str, Any] = {"to": to} if found and to in get_args(Precision) else {}
         body = body if fields else text
-        kind, _, rest = body.partition(":")
-        if kind in ("type", "pattern"):
+        kind, colon, rest = body.partition(":")
+        if not colon:
+            fields["name"] = body
+        elif kind in ("type", "pattern"):
             fields[kind] = rest
-        elif kind in ("first", "last") and re.fullmatch(r"\d*", rest):
-            fields |= {"position": kind, "count": int(rest) if rest else 1}
+        elif kind in ("first", "last"):
+            fields |= {"position": kind, "count": _number(int, rest)}
         elif kind == "weights-below":
-            fields["weights_below"] = rest
+            fields["weights_below"] = _number(float, rest)
         else:
             fields["name"] = body
         try:
@@ -127,10 +142,11 @@ class CalibrationSection(Section):
     def _known_methods(self) -> CalibrationSection:
         if self.percentile is not None and self.method != "percentile":
             raise ValueError(f"percentile goes with method = 'percentile', not {self.method!r}")
-        for text in (self.method, *self.tensors.values()):
-            Method.parse(text)
-        for pattern in self.tensors:
-            matcher(pattern)
+        with _as_value_error():
+            for text in (self.method, *self.tensors.values()):
+                Method.parse(text)
+            for pattern in self.tensors:
+                matcher(pattern)
         return self
 
     def method_of(self, tensor: str) -> Method:
@@ -177,7 +193,7 @@ class ValidationSection(Section):
 class RtxSection(Section):
     """TensorRT-RTX: the GPUs (compute capabilities, as "8.9") that the engine is compiled for."""
 
-    compute_capabilities: tuple[str, ...] = ("8.6", "8.9", "12.0")
+    compute_capabilities: Annotated[tuple[str, ...], Field(strict=False)] = ("8.6", "8.9", "12.0")
 
 
 class Recipe(Section):
@@ -186,7 +202,7 @@ class Recipe(Section):
     model: ModelSection = ModelSection()
     inputs: dict[str, InputSection] = {}
     precision: PrecisionSection = PrecisionSection()
-    pin: tuple[Pin, ...] = ()
+    pin: Annotated[tuple[Pin, ...], Field(strict=False)] = ()
     calibration: CalibrationSection = CalibrationSection()
     validation: ValidationSection = ValidationSection()
     tensorrt_rtx: RtxSection = Field(default=RtxSection(), alias="tensorrt-rtx")
@@ -201,7 +217,7 @@ def load(path: Path, overrides: tuple[str, ...] = (), pins: tuple[str, ...] = ()
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such recipe; an engine is a folder with a recipe.toml") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also what tomllib lets through: a number of 5,000 digits
         raise InputError(f"{path}: not valid TOML: {error}") from error
     return parse(table, str(path), overrides, pins)
 
@@ -210,6 +226,7 @@ def parse(
     table: dict[str, Any], source: str, overrides: tuple[str, ...] = (), pins: tuple[str, ...] = ()
 ) -> Recipe:
     """Validate a recipe table; `source` is named in errors. Raises InputError as `load` does."""
+    table = copy.deepcopy(table)
     for override in overrides:
         _override(table, override)
     try:
@@ -226,7 +243,7 @@ def _override(table: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: expected key=value, as in precision.budget=0.2")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *parents, last = key.strip().split(".")
     for parent in parents:
@@ -234,6 +251,14 @@ def _override(table: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise InputError(f"--set {override}: {parent} is not a table of the recipe")
     table[last] = value
+
+
+def _number(kind: type[int] | type[float], text: str) -> int | float | str:
+    """The number that `text` is, or the text itself: the section then says what it wants instead."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -249,21 +274,20 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     return lines
 
 
-def _keys(model: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed at `location`, for near misses."""
+def _keys(annotation: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at `location` inside a section, for near misses."""
     for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-            model = _section(fields.get(str(part)))
-        else:
-            model = _section(model)
-    is_section = isinstance(model, type) and issubclass(model, BaseModel)
-    return [field.alias or name for name, field in model.model_fields.items()] if is_section else []
+        if _is_section(annotation):
+            fields = {
+                field.alias or name: field.annotation for name, field in annotation.model_fields.items()
+            }
+            annotation = fields.get(str(part))
+        else:  # the key of a dict[str, Section], the index of a tuple[Section, ...]
+            annotation = next(filter(_is_section, get_args(annotation)), None)
+    if not _is_section(annotation):
+        return []
+    return [field.alias or name for name, field in annotation.model_fields.items()]
 
 
-def _section(annotation: Any) -> Any:
-    """The section class inside `dict[str, S]`, `tuple[S, ...]`, `S | None` or `S` itself."""
-    if get_origin(annotation) in (dict, tuple, Union, UnionType):
-        inner = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-        return inner[0] if inner else None
-    return annotation
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)

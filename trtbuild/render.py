@@ -21,11 +21,16 @@ def _console() -> Console:
 
 def _table(title: str, *columns: str, numbers: int = 0) -> Table:
     """A table whose last `numbers` columns are aligned to the right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         right = index >= len(columns) - numbers
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     return table
+
+
+def _line(console: Console, text: str) -> None:
+    """A line of text that is never wrapped: a path stays whole."""
+    console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _row(table: Table, *cells: object) -> None:
@@ -46,7 +51,7 @@ def pins(document: Document) -> None:
     console = _console()
     console.print(nodes)
     for (precision, reason), count in quiet.most_common():
-        console.print(f"and {count} nodes in {precision}: {escape(reason)}", highlight=False)
+        _line(console, f"and {count} nodes in {precision}: {reason}")
     if document["rules"]:
         console.print(rules)
     budget = f", budget {document['budget']:.0%}" if document["budget"] is not None else ""
@@ -64,8 +69,8 @@ def ranges(document: Document) -> None:
     console.print(table)
     constant = [name for name, entry in document["ranges"].items() if entry["amax"] == 0]
     if constant:
-        console.print(f"constant zero in every sample: {escape(', '.join(constant))}", highlight=False)
-    console.print(f"{escape(document['path'])}\n{escape(document['cache'])}", highlight=False)
+        _line(console, f"constant zero in every sample: {', '.join(constant)}")
+    _line(console, f"{document['path']}\n{document['cache']}")
 
 
 def build(document: Document) -> None:
@@ -81,7 +86,7 @@ def build(document: Document) -> None:
         *([f"audited on {document['target']['inspected']}"] if "inspected" in document["target"] else []),
         *(f"not calibrated: {node} ({why})" for node, why in document["model"]["not_calibrated"].items()),
     ):
-        console.print(escape(line), highlight=False)
+        _line(console, line)
 
 
 def inspect(document: Document) -> None:
@@ -92,12 +97,12 @@ def inspect(document: Document) -> None:
         _row(table, layer["name"], layer["type"], layer["precision"], held)
     console = _console()
     console.print(table)
-    console.print(f"layers by precision: {_histogram(document['audit']['histogram'])}", highlight=False)
+    _line(console, f"layers by precision: {_histogram(document['audit']['histogram'])}")
     for key, value in document["target"].items():
-        console.print(escape(f"{key}: {value}"), highlight=False)
+        _line(console, f"{key}: {value}")
     if document["audit"]["unlowered"]:
         names = ", ".join(document["audit"]["unlowered"])
-        console.print(escape(f"meant for int8 but not: {names}"), highlight=False)
+        _line(console, f"meant for int8 but not: {names}")
 
 
 def verdict(document: Document) -> None:
@@ -127,9 +132,9 @@ def verdict(document: Document) -> None:
         _row(table, layer["tensor"], layer["node"], layer["precision"], f"{_sqnr(found):.1f}", *figures)
     console.print(table)
     if document["first_divergence"]:
-        console.print(f"first layer below 20 dB: {escape(document['first_divergence'])}", highlight=False)
+        _line(console, f"first layer below 20 dB: {document['first_divergence']}")
     for node, why in document["not_checked"].items():
-        console.print(f"not checked: {escape(node)} ({escape(why)})", highlight=False)
+        _line(console, f"not checked: {node} ({why})")
     checks = _table(f"gate of {document['build']}", "check", "seen", "wanted", "")
     for check in document["checks"]:
         _row(checks, check["name"], check["seen"], check["wanted"], "ok" if check["passed"] else "FAILED")
@@ -157,9 +162,10 @@ def doctor(document: Document) -> None:
 
 
 def _sqnr(difference: Document) -> float:
-    """In a document null stands for infinite: identical tensors."""
-    value = difference["sqnr_db"]
-    return float("inf") if value is None else float(value)
+    """In a document null stands for infinite: identical tensors, or noise where the golden is all zero."""
+    if difference["sqnr_db"] is not None:
+        return float(difference["sqnr_db"])
+    return float("-inf") if difference["max_abs"] else float("inf")
 
 
 def _histogram(counts: dict[str, int]) -> str:

@@ -159,8 +159,8 @@ def draw_text(text: str, font_file: Path, rng: np.random.Generator) -> Image.Ima
 
 
 def random_colours(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Paper and ink, tinted, between 60 and 220 grey levels apart; one line in four is light on dark."""
-    contrast = rng.uniform(60, 220)
+    """Paper and ink, tinted, between 40 and 220 grey levels apart; one line in four is light on dark."""
+    contrast = rng.uniform(40, 220)
     dark = rng.uniform(0, 235 - contrast)
     tints = rng.uniform(-15, 15, (2, 3))
     greys = np.array([[dark], [dark + contrast]])

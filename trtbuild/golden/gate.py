@@ -114,16 +114,13 @@ def _coverage(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Ch
 
 
 def _is_empty(diff: TensorDiff) -> bool:
-    return diff.difference is not None and not diff.difference.count + diff.difference.nonfinite_golden
+    found = diff.difference
+    return found is not None and not (found.count + found.nonfinite_golden + found.nonfinite_candidate)
 
 
 def _finite(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Check:
     """Inside, a mask of -inf is legitimate where the golden has it too; an output must be finite."""
-    bad = [
-        diff.tensor
-        for diff in layers
-        if diff.difference and diff.difference.nonfinite_unmatched
-    ]
+    bad = [diff.tensor for diff in layers if diff.difference and diff.difference.nonfinite_unmatched]
     bad += [
         diff.tensor
         for diff in outputs

@@ -50,18 +50,19 @@ def fed_values(graph: ir.Graph) -> set[ir.Value]:
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
     """The inputs of a node, and for If/Loop/Scan what their bodies capture from outside."""
-    yield from (value for value in node.inputs if value is not None)
+    for inner in with_bodies(node):
+        yield from (value for value in inner.inputs if value is not None)
+
+
+def with_bodies(node: ir.Node) -> Iterator[ir.Node]:
+    """The node itself, then the nodes inside it: the bodies of If, Loop and Scan, at any depth."""
+    yield node
     for attribute in node.attributes.values():
-        bodies = (
-            [attribute.value]
-            if attribute.type == ir.AttributeType.GRAPH
-            else attribute.value
-            if attribute.type == ir.AttributeType.GRAPHS
-            else []
-        )
-        for body in bodies:
-            for inner in body.all_nodes():
-                yield from (value for value in inner.inputs if value is not None)
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from attribute.as_graph().all_nodes()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for body in attribute.as_graphs():
+                yield from body.all_nodes()
 
 
 def downstream(graph: ir.Graph, start: set[ir.Node]) -> set[ir.Node]:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as passes
 
 from calibrators.shards import InputSpec
 from trtbuild.errors import InputError
 from trtbuild.model import files
 from trtbuild.model.graph import QDQ, activations, fed_values, is_float_tensor
-from trtbuild.model.normalise import Normalisation, normalise
+from trtbuild.model.normalise import Normalisation, infer_types, normalise
+from trtbuild.model.quiet import quiet
 from trtbuild.model.runnable import unregistered_operators, unrunnable
 
 
@@ -40,8 +40,12 @@ class Model:
         """Load, check and normalise. Raises InputError for anything that is not a usable model."""
         model = files.read(path)
         sha256 = files.fingerprint(path, model)
+        files.take_in(model)
         given = tuple(_fed_floats(_with_types(model)))
-        normalisation = normalise(model, unregistered_operators(model.graph))
+        try:
+            normalisation = normalise(model, unregistered_operators(model.graph))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         return cls(path, sha256, model, normalisation, unrunnable(model), given)
 
     @property
@@ -90,7 +94,8 @@ class Model:
 def _with_types(model: ir.Model) -> ir.Model:
     """A copy of the model as given with inferred types: needed to know what is a float."""
     copy = model.clone()
-    passes.ShapeInferencePass()(copy)
+    with quiet():
+        infer_types(copy)
     return copy
 
 

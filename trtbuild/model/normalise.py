@@ -7,8 +7,7 @@ node gets a unique, stable name. Tensor names are kept: the golden diff matches 
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -17,6 +16,7 @@ import onnxscript.optimizer
 import onnxscript.version_converter
 
 from trtbuild.errors import InputError, one_line
+from trtbuild.model.quiet import quiet
 
 MIN_OPSET = 17
 RAISED_OPSET = 18  # the version converter's result is bit-exact from here on
@@ -41,11 +41,15 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
 
     `unregistered` are the operator types of the default domain that no ONNX opset knows (TensorRT
     plugins); they pass through untouched.
-    Raises InputError when the opset cannot be raised.
+    Raises InputError when the opset cannot be raised, or when the model is invalid.
     """
     before = model.opset_imports[""]
-    with _silent("onnxscript", "onnx_ir"):
+    with _foreign():
+        _name_function_nodes(model.functions.values())
         passes.InlinePass()(model)
+    named, originals = _name_nodes(model.graph)
+    known = {str(node.name) for node in model.graph}
+    with _foreign():
         passes.RemoveInitializersFromInputsPass()(model)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         if before < MIN_OPSET:
@@ -55,15 +59,31 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
         )
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         passes.RemoveUnusedNodesPass()(model)
-        passes.ShapeInferencePass()(model)
+        infer_types(model)
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
-    named, renamed = _name_nodes(model.graph)
-    return Normalisation(before, model.opset_imports[""], named, renamed)
+    _name_added(model.graph, known)
+    for node in model.graph:
+        if node.name in originals:
+            node.metadata_props[ORIGINAL_NAME] = originals[node.name]
+    return Normalisation(before, model.opset_imports[""], named, tuple(originals))
+
+
+@contextlib.contextmanager
+def _foreign() -> Iterator[None]:
+    """Around passes of the ONNX libraries: quiet, and their undocumented errors mean an invalid model."""
+    try:
+        with quiet():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the model is invalid ({one_line(error)}); check it with onnx.checker") from error
 
 
 def _raise_opset(model: ir.Model, unregistered: frozenset[str]) -> None:
     """Convert to RAISED_OPSET; operators without a schema sit in a foreign domain meanwhile."""
-    strangers = [node for node in model.graph if node.domain == "" and node.op_type in unregistered]
+    nodes = model.graph.all_nodes()
+    strangers = [node for node in nodes if node.domain == "" and node.op_type in unregistered]
     for node in strangers:
         node.domain = UNREGISTERED
     if strangers:
@@ -75,7 +95,7 @@ def _raise_opset(model: ir.Model, unregistered: frozenset[str]) -> None:
         raise InputError(_opset_message(before, one_line(error))) from error
     if model.opset_imports[""] != RAISED_OPSET:
         raise InputError(_opset_message(before, "the converter left the model as it was"))
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if node.domain == UNREGISTERED:
             node.domain = ""
     model.opset_imports.pop(UNREGISTERED, None)
@@ -88,28 +108,54 @@ def _opset_message(before: int, reason: str) -> str:
     )
 
 
-def _name_nodes(graph: ir.Graph) -> tuple[int, tuple[str, ...]]:
+def infer_types(model: ir.Model) -> None:
+    """Infer types and shapes, in place, as far as ONNX can: one odd node does not stop the rest."""
+    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
+
+
+def _name_function_nodes(functions: Iterable[ir.Function]) -> None:
+    """Inlining makes names unique, but numbers what has none."""
+    for function in functions:
+        for node in function.all_nodes():
+            node.name = node.name or _after_output(node)
+
+
+def _name_nodes(graph: ir.Graph) -> tuple[int, dict[str, str]]:
     """Name unnamed nodes after their first output and make repeated names unique with `#2`, `#3`, …
 
-    Both depend on the model alone, not on the position of a node, as long as tensor names stay.
+    Both depend on the model alone, not on the position of a node, as long as tensor names stay. The
+    nodes of the bodies come last: the passes give new names to whatever repeats.
+    Returns how many nodes of the graph itself had no name, and new name -> repeated name.
     """
-    taken = {node.name for node in graph if node.name}
+    nodes = sorted(graph.all_nodes(), key=lambda node: node.graph is not graph)
+    taken = {node.name for node in nodes if node.name}
     seen: set[str] = set()
-    named, renamed = 0, []
+    named, originals = 0, {}
+    for node in nodes:
+        original = node.name
+        if not original:
+            node.name = _unique(_after_output(node), taken | seen)
+            named += node.graph is graph
+        elif original in seen:
+            node.name = _unique(original, taken | seen)
+            if node.graph is graph:
+                originals[node.name] = original
+        seen.add(str(node.name))
+    return named, originals
+
+
+def _name_added(graph: ir.Graph, known: set[str]) -> None:
+    """Name what the passes added after its output too: their own names count positions."""
+    taken = {str(node.name) for node in graph}
     for node in graph:
-        if not node.name:
-            output = next((value.name for value in node.outputs if value.name), "")
-            name, named = f"{node.op_type}_{output}", named + 1
-            unique = _unique(name, taken | seen)
-        elif node.name in seen:
-            node.metadata_props[ORIGINAL_NAME] = node.name
-            unique = _unique(node.name, taken | seen)
-            renamed.append(unique)
-        else:
-            unique = node.name
-        node.name = unique
-        seen.add(unique)
-    return named, tuple(renamed)
+        if node.name not in known:
+            taken.discard(str(node.name))
+            node.name = _unique(_after_output(node), taken)
+            taken.add(node.name)
+
+
+def _after_output(node: ir.Node) -> str:
+    return f"{node.op_type}_{next((value.name for value in node.outputs if value.name), '')}"
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -119,16 +165,3 @@ def _unique(name: str, taken: set[str]) -> str:
     while f"{name}#{number}" in taken:
         number += 1
     return f"{name}#{number}"
-
-
-@contextlib.contextmanager
-def _silent(*loggers: str) -> Iterator[None]:
-    """Keep the libraries' warnings off the terminal; their failures are checked by result."""
-    previous = [(logging.getLogger(name), logging.getLogger(name).level) for name in loggers]
-    for logger, _ in previous:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in previous:
-            logger.setLevel(level)

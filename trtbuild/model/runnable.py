@@ -7,12 +7,14 @@ import functools
 import onnx.defs
 import onnx_ir as ir
 
-from trtbuild.model.graph import downstream
+from trtbuild.model.graph import downstream, with_bodies
 
 
 def unregistered_operators(graph: ir.Graph) -> frozenset[str]:
     """Operator types of the default domain that no ONNX opset defines (EfficientNMS_TRT, …)."""
-    return frozenset(node.op_type for node in graph if node.domain == "" and not onnx.defs.has(node.op_type))
+    return frozenset(
+        node.op_type for node in graph.all_nodes() if node.domain == "" and not onnx.defs.has(node.op_type)
+    )
 
 
 def unrunnable(model: ir.Model) -> dict[str, str]:
@@ -21,24 +23,31 @@ def unrunnable(model: ir.Model) -> dict[str, str]:
     Returns node name -> the reason, in graph order.
     """
     functions = {(key[0], key[1]) for key in model.functions}
-    strangers = {
-        node
+    culprits = {
+        node: sorted(
+            {
+                inner.op_type
+                for inner in with_bodies(node)
+                if (inner.domain, inner.op_type) not in functions
+                and not _has_kernel(inner.domain, inner.op_type)
+            }
+        )
         for node in model.graph
-        if (node.domain, node.op_type) not in functions and not _has_kernel(node.domain, node.op_type)
     }
+    strangers = {node for node, operators in culprits.items() if operators}
+    everywhere = ", ".join(sorted({operator for node in strangers for operator in culprits[node]}))
     reached = downstream(model.graph, strangers)
-    culprits = ", ".join(sorted({node.op_type for node in strangers}))
     return {
-        str(node.name): f"ONNX Runtime has no kernel for {node.op_type}"
+        str(node.name): f"ONNX Runtime has no kernel for {', '.join(culprits[node])}"
         if node in strangers
-        else f"comes after {culprits}, which ONNX Runtime cannot run"
+        else f"comes after {everywhere}, which ONNX Runtime cannot run"
         for node in model.graph
         if node in reached
     }
 
 
 def _has_kernel(domain: str, op_type: str) -> bool:
-    if (domain, op_type) in _kernels():
+    if (domain, op_type) in _kernels() or (domain, op_type) == ("", "Constant"):  # Constant needs none
         return True
     if domain != "" or not onnx.defs.has(op_type):
         return False

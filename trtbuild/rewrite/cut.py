@@ -17,6 +17,7 @@ def with_outputs(model: ir.Model, outputs: Sequence[str], cut: bool = False) -> 
     """
     copy = model.clone()
     values = {str(value.name): value for value in copy.graph.inputs}
+    values.update(copy.graph.initializers)  # an output may be constant
     for node in copy.graph:
         values.update((value.name, value) for value in node.outputs if value.name)
     copy.graph.outputs.clear()

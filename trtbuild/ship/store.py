@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ from trtbuild.model.files import data_of
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 Manifest = dict[str, Any]
+FIELDS = {
+    **{"key": str, "engine": str, "created": str, "source": str, "model": dict, "target": dict},
+    **{"profiles": dict, "precision": dict, "audit": dict, "layers": list, "artifact": dict},
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,11 @@ class Build:
     manifest: Manifest
 
     @property
+    def stored(self) -> bool:
+        """Whether it lies in a store, in a folder of its own, and not where `-o` wrote it."""
+        return (self.artifact.parent / MANIFEST).is_file()
+
+    @property
     def key(self) -> str:
         return str(self.manifest["key"])
 
@@ -36,8 +47,13 @@ class Build:
         """Raise InputError unless the artifact's bytes are those that were built."""
         if not self.artifact.is_file() or describe(self.artifact) != self.manifest["artifact"]:
             raise InputError(
-                f"{self.artifact} is missing or is not what was built (its SHA-256 differs); build again"
+                f"{self.artifact} is missing or is not what was built (its SHA-256 differs); "
+                f"delete {self.artifact.parent if self.stored else self.artifact} and build again"
             )
+
+    def damaged(self, what: str) -> InputError:
+        """The error for a manifest that cannot be used."""
+        return _damaged(self.artifact.parent / MANIFEST if self.stored else manifest_of(self.artifact), what)
 
 
 def key_of(parts: Any) -> str:
@@ -59,9 +75,9 @@ def write_json(path: Path, document: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for text."""
-    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with unfinished.open("w", encoding="utf-8") as stream:
+        with unfinished.open("x", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -75,6 +91,7 @@ def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:
 
     When another process finished the same build first, theirs is kept: the same key is the same build.
     """
+    new = not builds.exists()
     builds.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=builds))
     try:
@@ -88,6 +105,9 @@ def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # not empty: the build was made
+                builds.rmdir()
     return read(builds / key)
 
 
@@ -111,10 +131,19 @@ def _read(path: Path, artifact: Callable[[Manifest], Path]) -> Build:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such manifest; is this a build?") from error
     except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); build again") from error
+        raise _damaged(path, f"not valid JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{path}: not a manifest that this trtbuild reads; build again")
+        raise _damaged(path, f"not a manifest of schema_version {SCHEMA_VERSION}")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(manifest.get(name), kind)]
+    if wrong or not isinstance(manifest["artifact"].get("file"), str):
+        raise _damaged(path, f"{', '.join(wrong) or 'artifact.file'} missing or damaged")
     return Build(artifact(manifest), manifest)
+
+
+def _damaged(manifest: Path, what: str) -> InputError:
+    """Says what to delete, because a build that is there already is not built again."""
+    rubbish = manifest.parent if manifest.name == MANIFEST else manifest
+    return InputError(f"{manifest}: {what}; delete {rubbish} and build again")
 
 
 def finished(builds: Path) -> list[Path]:
@@ -131,12 +160,14 @@ def newest(builds: Path) -> Build:
     return read(folders[-1])
 
 
-def find(builds: Path, prefix: str) -> Build | None:
+def find(prefix: str, *stores: Path) -> Build | None:
     """The build whose key begins with `prefix`; None without one. Raises InputError when several do."""
-    folders = [folder for folder in finished(builds) if folder.name.startswith(prefix)]
+    folders = [folder for builds in stores for folder in finished(builds) if folder.name.startswith(prefix)]
+    if not prefix or not folders:
+        return None
     if len(folders) > 1:
-        raise InputError(f"{prefix!r} begins {len(folders)} builds: {', '.join(f.name for f in folders)}")
-    return read(folders[0]) if folders else None
+        raise InputError(f"{prefix!r} begins {len(folders)} builds: {', '.join(map(str, folders))}")
+    return read(folders[0])
 
 
 def mark_newest(build: Build) -> None:

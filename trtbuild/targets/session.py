@@ -44,7 +44,7 @@ def open_session(model: ir.Model) -> Any:
 def _loadable(model: ir.Model) -> Iterator[bytes | str]:
     """The model as bytes, or above protobuf's limit as a temporary file with external data."""
     if files.weight_bytes(model) <= files.PROTOBUF_LIMIT:
-        yield ir.to_proto(model).SerializeToString()
+        yield files.serialize(model)
         return
     with tempfile.TemporaryDirectory(prefix="trtbuild-") as folder:
         path = Path(folder) / "model.onnx"

@@ -60,32 +60,39 @@ class TensorRTRTX:
             raise BuildError(f"TensorRT-RTX built nothing: {log.first_error()}")
         path.write_bytes(plan)
         facts = {**self.identity(request.recipe), "inspected": INSPECTED, "warnings": log.warnings}
-        return Built(tuple(layers_of(trt, network)), facts)
+        return Built(tuple(layers_of(trt, network, model.graph)), facts)
 
     def candidate(self, request: Request, path: Path) -> tuple[ir.Model, str | None]:
         return simulated(request), "the engine was not run: ONNX Runtime ran the same explicit model"
 
 
-def layers_of(trt: Any, network: Any) -> list[Layer]:
-    """The layers of a parsed network that compute floats: no constants, Q/DQ and casts, nor the reshapes
-    that the parser puts in, which execute no ONNX node."""
+def layers_of(trt: Any, network: Any, graph: ir.Graph) -> list[Layer]:
+    """The layers that compute floats in the network that was parsed from `graph`: no constants, Q/DQ and
+    casts, nor the reshapes that the parser puts in, which execute no ONNX node."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = trt.LayerType
     plumbing = {kinds.CONSTANT, kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.CAST}
     producers = {tensor.name: layer for layer in layers for tensor in _outputs(layer)}
+    makers = {str(value.name): str(node.name) for node in graph for value in node.outputs}
     return [
-        Layer(layer.name, layer.type.name, _nodes(layer), _precision(trt, layer, producers))
+        Layer(layer.name, layer.type.name, _nodes(layer, makers), _precision(trt, layer, producers))
         for layer in layers
         if layer.type not in plumbing
+        and (layer.metadata or layer.type not in _reshapes(trt))
         and _float_dtypes(trt, _outputs(layer))
-        and (_nodes(layer) or layer.type not in _reshapes(trt))
     ]
 
 
-def _nodes(layer: Any) -> tuple[str, ...]:
-    """The ONNX node that the parser notes in a layer's metadata as `[ONNX Layer: name]`."""
+def _nodes(layer: Any, makers: dict[str, str]) -> tuple[str, ...]:
+    """The ONNX node that the parser notes in a layer's metadata as `[ONNX Layer: name]`.
+
+    A node that changes nothing (a Sum of one operand) becomes an Identity without that note, but with
+    the node's tensor; `makers` maps tensors to nodes.
+    """
     prefix, metadata = "[ONNX Layer: ", str(layer.metadata)
-    return (metadata[len(prefix) : -1],) if metadata.startswith(prefix) else ()
+    if metadata.startswith(prefix):
+        return (metadata[len(prefix) : -1],)
+    return tuple(makers[tensor.name] for tensor in _outputs(layer) if tensor.name in makers)
 
 
 def _precision(trt: Any, layer: Any, producers: dict[str, Any]) -> Precision:

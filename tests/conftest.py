@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-ENGINES = Path(__file__).resolve().parents[2] / "engines"
+ENGINES = Path(__file__).resolve().parents[1] / "engines"
 
 
 @pytest.fixture(scope="session")
