@@ -45,6 +45,12 @@ class Engine:
         return self.samples
 
 
+def no_such(reference: str, *wanted: str) -> InputError:
+    """The error for a reference that is none of what was wanted, with the nearest engines."""
+    known = [found.parent.name for found in ENGINES.glob(f"*/{RECIPE}")]
+    return InputError(f"{reference}: neither {', nor '.join(wanted)}{nearest(reference, known)}")
+
+
 def engine_folder(reference: str) -> Path | None:
     """The folder with a recipe.toml that `reference` means: itself, or under engines/."""
     return next((f for f in (Path(reference), ENGINES / reference) if (f / RECIPE).is_file()), None)
@@ -68,11 +74,7 @@ def open_engine(
         return Engine(path.stem, parsed, path, calib, samples, path.parent, None)
     folder = engine_folder(reference)
     if folder is None:
-        known = [found.parent.name for found in ENGINES.glob(f"*/{RECIPE}")]
-        raise InputError(
-            f"{reference}: neither a folder with a {RECIPE}, nor a name under {ENGINES}/, nor a .onnx file"
-            f"{nearest(reference, known)}"
-        )
+        raise no_such(reference, f"a folder with a {RECIPE}", f"a name under {ENGINES}/", "a .onnx file")
     parsed = recipe.load(folder / RECIPE, overrides, pins)
     return Engine(
         name=folder.resolve().name,

@@ -13,7 +13,7 @@ from calibrators.errors import CalibratorError, TableError
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, TableKey, cache_header
 from trtbuild import calibrate as calibration
-from trtbuild.engine import BUILDS, ENGINES, Engine, engine_folder, open_engine
+from trtbuild.engine import BUILDS, ENGINES, Engine, engine_folder, no_such, open_engine
 from trtbuild.errors import InputError, LostPinError, MachineError, one_line
 from trtbuild.golden import check as golden
 from trtbuild.golden import metric_file
@@ -167,8 +167,11 @@ def find_build(reference: str, key: str | None = None) -> Build:
             return build
         if build is not None:
             raise InputError(f"{reference} is a build itself; --build {key} needs an engine before it")
-        open_engine(reference)  # raises; only a bare model comes through
-        raise InputError(f"{reference} is a model, not a build; name the file that `trtbuild build -o` wrote")
+        if reference.endswith(".onnx"):
+            raise InputError(f"{reference} is no build; name a file that `trtbuild build -o` wrote")
+        raise no_such(
+            reference, "a build's folder", "the beginning of a key", "a file that -o wrote", "an engine"
+        )
     if key is None:
         return store.newest(folder / BUILDS)
     build = _named_build(Path(key)) or store.find(key, folder / BUILDS)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 5.0
+STOP = threading.Event()
+"""Set by the CLI on Ctrl-C: libraries below swallow a KeyboardInterrupt now and then (Polygraphy looks
+for torch at every inference, inside an `except:`), so `track` looks here too."""
 
 
 def track(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:
-    """Yield from `items` while showing how many of `total` are done; `size` says how many an item holds."""
-    return (_bar if sys.stderr.isatty() else _lines)(items, what, total, size)
+    """Yield from `items` while showing how many of `total` are done; `size` says how many an item holds.
+
+    Raises KeyboardInterrupt between two items once STOP is set.
+    """
+    return (_bar if sys.stderr.isatty() else _lines)(_until_stop(items), what, total, size)
 
 
 def say(line: str) -> None:
     """One line of narration on stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _until_stop(items: Iterable[T]) -> Iterator[T]:
+    for item in items:
+        if STOP.is_set():
+            raise KeyboardInterrupt
+        yield item
 
 
 def _bar(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:

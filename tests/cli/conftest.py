@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from trtbuild import cli
 
 TOY = """
-    c1 = Conv<pads = [1,1,1,1]>(x, w1, b1) r1 = Relu(c1) p1 = MaxPool<kernel_shape = [2,2], strides = [2,2]>(r1)
+    c1 = Conv<pads = [1,1,1,1]>(x, w1, b1) r1 = Relu(c1)
+    p1 = MaxPool<kernel_shape = [2,2], strides = [2,2]>(r1)
     c2 = Conv<pads = [1,1,1,1]>(p1, w2) r2 = Relu(c2) g = GlobalAveragePool(r2) f = Flatten(g)
     m = MatMul(f, w3) y = Softmax(m)
 """

@@ -43,9 +43,9 @@ class Toy:
         model = onnx.parser.parse_model(f"{head} toy ({self.inputs}) => ({self.outputs}) {{ {self.body} }}")
         rng = np.random.default_rng(0)
         for name, weight in self.weights.items():
-            if isinstance(weight, tuple):
-                weight = (rng.standard_normal(weight) * 0.3).astype(np.float32)
-            model.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+            random = isinstance(weight, tuple)
+            array = (rng.standard_normal(weight) * 0.3).astype(np.float32) if random else weight
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
         onnx.save(model, path)
         return path
 
@@ -133,7 +133,8 @@ TOYS = {
 }
 QAT = Toy(
     "xq = QuantizeLinear(x, xs, zero) xd = DequantizeLinear(xq, xs, zero)"
-    "w = DequantizeLinear<axis = 0>(w8, ws, ws0) wt = Transpose<perm = [1,0]>(w) a = MatMul(xd, wt) y = Relu(a)",
+    "w = DequantizeLinear<axis = 0>(w8, ws, ws0) wt = Transpose<perm = [1,0]>(w)"
+    "a = MatMul(xd, wt) y = Relu(a)",
     inputs="float[2,8] x",
     outputs="float[a,b] y",
     weights={

@@ -63,9 +63,7 @@ def test_the_histogram_counts_layers_of_no_node_too() -> None:
         ("fp16", [], False),
     ],
 )
-def test_a_pin_against_the_layers_of_its_node(
-    wanted: Precision, found: list[Precision], holds: bool
-) -> None:
+def test_a_pin_against_the_layers_of_its_node(wanted: Precision, found: list[Precision], holds: bool) -> None:
     audited = audit(asked(a=(wanted, "pinned")), [layer(precision, "a") for precision in found])
     seen = "+".join(sorted(set(found))) or "in no layer"
     assert audited.held == holds
@@ -102,7 +100,13 @@ def test_a_node_meant_for_int8_that_no_layer_runs_in_int8_is_unlowered() -> None
     nodes = asked(
         a=("int8", "free"), b=("int8", "free"), c=("int8", "free"), d=("int8", "free"), e=("fp16", "free")
     )
-    layers = [layer("int8", "a"), layer("fp32", "b"), layer("fp16", "b"), layer("int8", "c"), layer("fp32", "c")]
+    layers = [
+        layer("int8", "a"),
+        layer("fp32", "b"),
+        layer("fp16", "b"),
+        layer("int8", "c"),
+        layer("fp32", "c"),
+    ]
     assert audit(nodes, layers).unlowered == ("b", "d")
 
 

@@ -16,6 +16,7 @@ import pytest
 from trtbuild.errors import BuildError, ExitCode, InputError, MachineError
 from trtbuild.model.graph import QDQ, has_floats
 from trtbuild.precision.map import NodePrecision, PrecisionMap
+from trtbuild.recipe import InputSection
 from trtbuild.rewrite.explicit import explicit
 from trtbuild.targets.audit import LostPin, audit
 from trtbuild.targets.base import Built, Request, Target
@@ -234,6 +235,15 @@ def test_onnxruntime_names_the_node_that_it_refuses(
     assert "\n" not in str(refused.value)
 
 
+def test_onnxruntime_builds_only_what_the_checker_accepts(
+    toy: Callable, request_of: Requests, tmp_path: Path
+) -> None:
+    path = toy(body="y = Relu<sparkle = 1>(x)", inputs="float[2,8] x", outputs="float[a,b] y")
+    with pytest.raises(BuildError, match=r"does not pass ONNX's checker: .*sparkle") as refused:
+        by_name("onnxruntime").build(request_of(path), tmp_path / "model.onnx")
+    assert "\n" not in str(refused.value)
+
+
 def test_an_unknown_compute_capability_lists_what_there_is(
     rtx: Target, request_of: Requests, tmp_path: Path
 ) -> None:
@@ -260,6 +270,22 @@ def test_a_dynamic_input_needs_a_profile(rtx: Target, request_of: Requests, tmp_
     with pytest.raises(InputError, match=r"input 'x' has dynamic axes \(-1, 3, -1, 8\); give \[inputs.x\]"):
         rtx.build(request, tmp_path / rtx.artifact)
     build(by_name("onnxruntime"), request, tmp_path / "build")  # it takes any shape as it comes
+
+
+def test_axes_called_unknown_may_differ_in_length(
+    target: Target, toy: Callable, request_of: Requests, tmp_path: Path
+) -> None:
+    """PaddlePaddle's exporter calls height and width "?"; to TensorRT one name is one length."""
+    path = toy(body="y = Conv(x, w)", inputs="float[n,3,h,w] x", weights={"w": (4, 3, 3, 3)})
+    model = onnx.load(path)
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "?"
+    onnx.save(model, path)
+    profile = InputSection(min=(1, 3, 8, 16), opt=(2, 3, 8, 32), max=(4, 3, 8, 64))
+    request = request_of(path, profiles={"x": profile})
+    before = str(request.model.graph.inputs)
+    check(request, build(target, request, tmp_path / "build"))
+    assert str(request.model.graph.inputs) == before
 
 
 def test_targets_by_name() -> None:

@@ -155,6 +155,17 @@ def test_a_failing_sample_is_named(toy: Callable, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_kernel_that_fails_says_so_once(toy: Callable, capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime would also print to stderr by itself."""
+    path = toy(body="y = MatMul(x, z)", inputs="float[a,b] x, float[c,d] z", outputs="float[a,d] y")
+    ones = np.ones((2, 3), np.float32)
+    with runner(files.read(path), "candidate") as active:
+        with pytest.raises(InputError, match=r"^candidate: running shard:3 failed: .*MatMul"):
+            infer(active, {"x": ones, "z": ones}, "shard:3")
+        assert infer(active, {"x": ones, "z": ones.T}, "shard:4")["y"].shape == (2, 2)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_polygraphy_logger_gets_its_level_back(toy: Callable) -> None:
     from polygraphy.logger import G_LOGGER
 

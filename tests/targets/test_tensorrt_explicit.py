@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,17 @@ from trtbuild.targets.base import Built, Layer, Request, Target
 
 Requests = Callable[..., Request]
 MATRICES = {"inputs": "float[2,8] x", "outputs": "float[a,b] y", "weights": {"w": (8, 8)}}
-NAMES = ["a]", "[b]", "/c:0/MatMul", "[ONNX Layer: d]", "e | f (If)", "g h\té", "line\nbreak", "n" * 500, "::raw"]
+NAMES = [
+    "a]",
+    "[b]",
+    "/c:0/MatMul",
+    "[ONNX Layer: d]",
+    "e | f (If)",
+    "g h\té",
+    "line\nbreak",
+    "n" * 500,
+    "::raw",
+]
 
 
 def by_node(built: Built) -> dict[str, list[tuple[str, str]]]:
@@ -48,8 +59,7 @@ def test_any_node_name_comes_back_from_the_metadata(
     rtx: Target, toy: Callable, request_of: Requests, tmp_path: Path
 ) -> None:
     tensors = ["x", *(f"t{i}" for i in range(len(NAMES) - 1)), "y"]
-    chain = zip(tensors, tensors[1:], strict=False)
-    body = " ".join(f"{after} = MatMul({before}, w)" for before, after in chain)
+    body = " ".join(f"{after} = MatMul({before}, w)" for before, after in pairwise(tensors))
     path = named(toy(body=body, **MATRICES), NAMES)
     for pinned in ([], NAMES, NAMES[::2], NAMES[1::2]):
         request = request_of(path, "int8", *pinned)

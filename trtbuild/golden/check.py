@@ -6,9 +6,10 @@ import onnx_ir as ir
 
 from calibrators.shards import ShardSet
 from trtbuild.errors import InputError
-from trtbuild.golden.gate import MetricScores, Verdict, judge
+from trtbuild.golden.gate import Check, MetricScores, Verdict, judge
 from trtbuild.golden.metric_file import Metric
 from trtbuild.golden.run import Differ, TensorDiff, diff_layers, run_outputs
+from trtbuild.model import files
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import ValidationSection
@@ -32,7 +33,15 @@ def check(
         )
     layers = diff_layers(model, candidate, precisions, shards, section.layer_samples)
     outputs, scores = _outputs(model, candidate, precisions, shards, metric, section.max_drop or 0.0)
-    return judge(layers, outputs, scores, section.outputs, model.unrunnable)
+    return judge([_interface(model, candidate)], layers, outputs, scores, section.outputs, model.unrunnable)
+
+
+def _interface(model: Model, candidate: ir.Model) -> Check:
+    """Whether a caller finds the outputs where the model file, as it was given, has them."""
+    wanted, seen = (
+        [str(value.name) for value in side.graph.outputs] for side in (files.read(model.path), candidate)
+    )
+    return Check("outputs of the model, in its order", seen == wanted, ", ".join(seen), ", ".join(wanted))
 
 
 def _outputs(

@@ -67,21 +67,22 @@ class Verdict:
 
 
 def judge(
+    also: Sequence[Check],
     layers: Sequence[TensorDiff],
     outputs: Sequence[TensorDiff],
     metric: MetricScores | None,
     thresholds: OutputThresholds,
     not_checked: Mapping[str, str],
 ) -> Verdict:
-    """Weigh everything that was measured.
+    """Weigh everything that was measured, and `also` these checks.
 
-    Checks, always: every tensor was compared, and there were layers and outputs; the candidate has NaN
+    Always: every tensor was compared, and there were layers and outputs; the candidate has NaN
     and Inf only where the golden has the same, and no output has any. Then the output thresholds, and the
     metric if there is one.
     """
     if not thresholds.model_fields_set and metric is None:
         thresholds = DEFAULT_THRESHOLDS
-    checks = [_coverage(layers, outputs), _finite(layers, outputs), *_outputs(outputs, thresholds)]
+    checks = [*also, _coverage(layers, outputs), _finite(layers, outputs), *_outputs(outputs, thresholds)]
     if metric is not None:
         checks.append(
             Check(

@@ -57,11 +57,11 @@ class Comparison:
         _accumulate(a, b, *bits, self._sums, self._histograms)
 
     def result(self) -> Difference:
-        sums = self._sums
+        sums = self._sums.tolist()
         count = int(sums[COUNT])
         return Difference(
             count=count,
-            max_abs=float(sums[MAX_ABS]),
+            max_abs=sums[MAX_ABS],
             rmse=math.sqrt(sums[ERROR] / count) if count else math.nan,
             sqnr_db=_decibel(sums[GOLDEN], sums[ERROR]),
             cosine=_cosine(sums[PRODUCT], sums[GOLDEN], sums[CANDIDATE]),
@@ -122,7 +122,7 @@ def _cosine(product: float, power_golden: float, power_candidate: float) -> floa
         return 1.0
     if power_golden == 0 or power_candidate == 0:
         return 0.0
-    return float(product / math.sqrt(power_golden) / math.sqrt(power_candidate))
+    return product / math.sqrt(power_golden) / math.sqrt(power_candidate)
 
 
 def _kl(golden: NDArray[np.int64], candidate: NDArray[np.int64]) -> float:

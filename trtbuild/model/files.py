@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from trtbuild.digest import sha256
 from trtbuild.errors import InputError, one_line
-from trtbuild.model.quiet import quiet
+from trtbuild.model.foreign import bottom, quiet
 
 PROTOBUF_LIMIT = 2_000_000_000  # bytes; a larger model must keep its weights in a file beside it
 
@@ -31,7 +31,7 @@ def read(path: Path) -> ir.Model:
             model.graph.sort()  # some exporters leave it to the runtime
     except Exception as error:  # protobuf, onnx-ir and the checks inside them share no base class
         raise InputError(
-            f"{path}: not a readable ONNX model ({one_line(error)}); export or copy it again"
+            f"{path}: not a readable ONNX model ({one_line(bottom(error))}); export or copy it again"
         ) from error
     _unalias_domain(model)
     _check_complete(model, path)
@@ -112,7 +112,7 @@ def _tensors(model: ir.Model) -> Iterator[Any]:
 
 
 def _unalias_domain(model: ir.Model) -> None:
-    """"ai.onnx" is another name of the default domain; onnx-ir renames it in nodes, not in imports."""
+    """ "ai.onnx" is another name of the default domain; onnx-ir renames it in nodes, not in imports."""
     for imports in (model.opset_imports, *(f.opset_imports for f in model.functions.values())):
         if "ai.onnx" in imports:
             imports.setdefault("", imports.pop("ai.onnx"))
@@ -136,13 +136,15 @@ def _check_complete(model: ir.Model, path: Path) -> None:
                 f"{path}: node {node.name!r} calls {node.domain}.{node.op_type}, which is not among the "
                 "model's functions; the file may be truncated"
             )
-        for value in node.inputs:
-            if value is None or value.producer() or value.is_initializer() or value.is_graph_input():
-                continue
-            raise InputError(
-                f"{path}: node {node.name!r} reads {value.name!r}, which nothing produces; "
-                "the file may be truncated"
-            )
+        _check_produced(node.inputs, f"{path}: node {node.name!r} reads")
+    for graph in _graphs(model):
+        _check_produced(graph.outputs, f"{path}: the graph {graph.name!r} ends in")
+
+
+def _check_produced(values: Iterable[ir.Value | None], what: str) -> None:
+    for value in values:
+        if value and not (value.producer() or value.is_initializer() or value.is_graph_input()):
+            raise InputError(f"{what} {value.name!r}, which nothing produces; the file may be truncated")
 
 
 def _check_size(tensor: Any, path: Path) -> None:

@@ -14,9 +14,9 @@ import onnx_ir as ir
 from calibrators.shards import InputSpec
 from trtbuild.errors import InputError
 from trtbuild.model import files
+from trtbuild.model.foreign import checked
 from trtbuild.model.graph import QDQ, activations, fed_values, is_float_tensor
 from trtbuild.model.normalise import Normalisation, infer_types, normalise
-from trtbuild.model.quiet import quiet
 from trtbuild.model.runnable import unregistered_operators, unrunnable
 
 
@@ -41,12 +41,16 @@ class Model:
         model = files.read(path)
         sha256 = files.fingerprint(path, model)
         files.take_in(model)
-        given = tuple(_fed_floats(_with_types(model)))
         try:
-            normalisation = normalise(model, unregistered_operators(model.graph))
+            with checked():
+                given = tuple(_fed_floats(_with_types(model)))
+                strangers = unregistered_operators(model.graph)
+            normalisation = normalise(model, strangers)
+            with checked():
+                excluded = unrunnable(model)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        return cls(path, sha256, model, normalisation, unrunnable(model), given)
+        return cls(path, sha256, model, normalisation, excluded, given)
 
     @property
     def graph(self) -> ir.Graph:
@@ -94,8 +98,7 @@ class Model:
 def _with_types(model: ir.Model) -> ir.Model:
     """A copy of the model as given with inferred types: needed to know what is a float."""
     copy = model.clone()
-    with quiet():
-        infer_types(copy)
+    infer_types(copy)
     return copy
 
 
@@ -114,7 +117,7 @@ def _producer_name(value: ir.Value) -> str:
 
 
 def _spec(value: ir.Value, path: Path) -> InputSpec:
-    if value.shape is None or value.dtype is None or not isinstance(value.type, ir.TensorType):
+    if value.shape is None or not isinstance(value.type, ir.TensorType) or not value.dtype:
         raise InputError(f"{path}: input {value.name!r} is not a tensor of known type and rank")
     shape = tuple(dim if isinstance(dim, int) and dim > 0 else None for dim in value.shape)
     dtype: np.dtype[Any] = value.dtype.numpy()

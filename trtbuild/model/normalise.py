@@ -6,8 +6,7 @@ node gets a unique, stable name. Tensor names are kept: the golden diff matches 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -16,10 +15,11 @@ import onnxscript.optimizer
 import onnxscript.version_converter
 
 from trtbuild.errors import InputError, one_line
-from trtbuild.model.quiet import quiet
+from trtbuild.model.foreign import checked
 
 MIN_OPSET = 17
 RAISED_OPSET = 18  # the version converter's result is bit-exact from here on
+RESIZE_CHANGED = 11
 MIN_IR_VERSION = 8
 ORIGINAL_NAME = "trtbuild.original_name"
 FOLDED_ELEMENTS = 1 << 24  # larger results (an Expand of zeros, say) stay nodes
@@ -44,12 +44,12 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
     Raises InputError when the opset cannot be raised, or when the model is invalid.
     """
     before = model.opset_imports[""]
-    with _foreign():
+    with checked():
         _name_function_nodes(model.functions.values())
         passes.InlinePass()(model)
     named, originals = _name_nodes(model.graph)
     known = {str(node.name) for node in model.graph}
-    with _foreign():
+    with checked():
         passes.RemoveInitializersFromInputsPass()(model)
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         if before < MIN_OPSET:
@@ -68,27 +68,16 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
     return Normalisation(before, model.opset_imports[""], named, tuple(originals))
 
 
-@contextlib.contextmanager
-def _foreign() -> Iterator[None]:
-    """Around passes of the ONNX libraries: quiet, and their undocumented errors mean an invalid model."""
-    try:
-        with quiet():
-            yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"the model is invalid ({one_line(error)}); check it with onnx.checker") from error
-
-
 def _raise_opset(model: ir.Model, unregistered: frozenset[str]) -> None:
     """Convert to RAISED_OPSET; operators without a schema sit in a foreign domain meanwhile."""
-    nodes = model.graph.all_nodes()
+    nodes = list(model.graph.all_nodes())
     strangers = [node for node in nodes if node.domain == "" and node.op_type in unregistered]
     for node in strangers:
         node.domain = UNREGISTERED
     if strangers:
         model.opset_imports[UNREGISTERED] = 1
     before = model.opset_imports[""]
+    upsamples = [(node.name, node.outputs[0].name) for node in nodes if node.op_type == "Upsample"]
     try:
         onnxscript.version_converter.convert_version(model, RAISED_OPSET, fallback=True)
     except Exception as error:  # the converter documents no error of its own
@@ -99,6 +88,22 @@ def _raise_opset(model: ir.Model, unregistered: frozenset[str]) -> None:
         if node.domain == UNREGISTERED:
             node.domain = ""
     model.opset_imports.pop(UNREGISTERED, None)
+    if before < RESIZE_CHANGED:
+        _mend_resizes(model.graph, upsamples)
+
+
+def _mend_resizes(graph: ir.Graph, upsamples: list[tuple[str | None, str | None]]) -> None:
+    """What ONNX's converter forgets: how a Resize meant its coordinates before opset 11, and the names
+    of an Upsample that it replaces."""
+    resizes = [node for node in graph.all_nodes() if node.op_type == "Resize" and node.domain == ""]
+    for resize in resizes:
+        resize.attributes["coordinate_transformation_mode"] = ir.AttrString(
+            "coordinate_transformation_mode", "asymmetric"
+        )
+        resize.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+    if len(resizes) == len(upsamples):
+        for resize, (name, output) in zip(resizes, upsamples, strict=True):
+            resize.name, resize.outputs[0].name = name, output
 
 
 def _opset_message(before: int, reason: str) -> str:

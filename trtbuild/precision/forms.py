@@ -15,7 +15,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from trtbuild.model import patterns
-from trtbuild.model.graph import is_constant, node_name
+from trtbuild.model.graph import QDQ, is_constant, node_name
 
 HALVES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 TYPE_FROM_ATTRIBUTE = frozenset(
@@ -72,17 +72,19 @@ def fused_conv(add: ir.Node) -> tuple[ir.Node, int] | None:
     None unless one operand comes straight from a Conv (or its BatchNormalization) read by nobody else.
     """
     for index, value in reversed(list(enumerate(add.inputs))):
-        node = value.producer() if value is not None else None
-        if node is not None and node.op_type == "BatchNormalization" and len(node.outputs[0].uses()) == 1:
-            node = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if (
-            node is not None
-            and node.op_type == "Conv"
-            and len(node.outputs[0].uses()) == 1
-            and not node.outputs[0].is_graph_output()
-        ):
+        node = _maker_for_one(value)
+        if node is not None and node.op_type == "BatchNormalization":
+            node = _maker_for_one(node.inputs[0])
+        if node is not None and node.op_type == "Conv":
             return node, 1 - index
     return None
+
+
+def _maker_for_one(value: ir.Value | None) -> ir.Node | None:
+    """The node that makes `value`, if it makes it for a single reader."""
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
+        return None
+    return value.producer()
 
 
 def _product_form(node: ir.Node) -> Int8Form:
@@ -136,7 +138,7 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
         return NoForm(f"{node.op_type} is no standard ONNX operator")
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return NoForm(f"the body of a {node.op_type} stays in float")
-    if node.op_type in TYPE_FROM_ATTRIBUTE or "Quantize" in node.op_type:
+    if node.op_type in TYPE_FROM_ATTRIBUTE or node.op_type in QDQ:
         return NoForm(f"the type of a {node.op_type} is part of the model")
     schema = onnx.defs.get_schema(node.op_type, opset)
     allowed = {
@@ -144,27 +146,24 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
         for constraint in schema.type_constraints
         if HALVES[half] in constraint.allowed_type_strs
     }
-    outputs = tuple(
-        index
-        for index, value in enumerate(node.outputs)
-        if value.dtype == ir.DataType.FLOAT and _type_param(schema.outputs, index) in allowed
-    )
-    tied = {_type_param(schema.outputs, index) for index in outputs}
-    inputs = tuple(
-        index
-        for index, value in enumerate(node.inputs)
-        if value is not None
-        and value.dtype == ir.DataType.FLOAT
-        and _type_param(schema.inputs, index) in tied
-    )
-    if not outputs or not inputs:
+    inputs = _float_parameters(node.inputs, schema.inputs)
+    outputs = _float_parameters(node.outputs, schema.outputs)
+    tied = allowed & set(inputs.values()) & set(outputs.values())  # an output follows the inputs of its type
+    if not tied:
         return NoForm(f"{node.op_type} has no {half} form here")
-    return HalfForm(inputs, outputs)
+    return HalfForm(*(tuple(i for i, name in side.items() if name in tied) for side in (inputs, outputs)))
 
 
-def _type_param(formals: Iterable[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
+def _float_parameters(
+    values: Iterable[ir.Value | None], formals: Iterable[onnx.defs.OpSchema.FormalParameter]
+) -> dict[int, str]:
+    """Index -> type parameter, of the float32 values; of the formals the last may be variadic."""
     listed = list(formals)
-    return str(listed[min(index, len(listed) - 1)].type_str) if listed else ""  # the last may be variadic
+    return {
+        index: str(listed[min(index, len(listed) - 1)].type_str)
+        for index, value in enumerate(values)
+        if value is not None and value.dtype == ir.DataType.FLOAT
+    }
 
 
 def _dtypes(node: ir.Node) -> str:

@@ -69,10 +69,11 @@ class _Decider:
 
     def without_rules(self, node: ir.Node) -> NodePrecision:
         default, name = self._section.default, node_name(node)
-        if not has_floats(node):
-            return _decided(node, "fp32", "computes no floats")
         if name in self._model.unrunnable:
             return _decided(node, "fp32", f"not calibrated: {self._model.unrunnable[name]}")
+        if not has_floats(node):
+            untyped = any(value.dtype is None for value in node.outputs)
+            return _decided(node, "fp32", "its type is unknown" if untyped else "computes no floats")
         if self._model.quantized:
             own = any(_dequantized(value) for value in node.inputs)
             return _decided(node, "int8" if own else "fp32", "as the model's own Q/DQ says")
@@ -111,7 +112,8 @@ class _Decider:
             entry = nodes[node_name(node)]
             fused = fused_conv(node) if node.op_type == "Add" and entry.precision == "int8" else None
             if fused is not None and nodes[node_name(fused[0])].precision != "int8":
-                nodes[node_name(node)] = self._fallback(node, f"follows {fused[0].name}, which is not int8")
+                released = self._fallback(node, f"follows {fused[0].name}, which is not int8")
+                nodes[node_name(node)] = replace(released, lowered_by_default=entry.lowered_by_default)
 
     def _fallback(self, node: ir.Node, reason: str) -> NodePrecision:
         fallback = self._section.fallback

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from calibrators.errors import CalibratorError
 from calibrators.scale import scale_of
 from calibrators.table import RangeTable
 from trtbuild.errors import InputError
@@ -91,7 +92,10 @@ def _weight_scale(weight: ir.Value, axis: int | None) -> NDArray[np.float32]:
     assert weight.const_value is not None
     data = np.abs(weight.const_value.numpy())
     others = None if axis is None else tuple(i for i in range(data.ndim) if i != axis)
-    return np.asarray(scale_of(np.asarray(data.max(axis=others), np.float32)), np.float32)
+    try:
+        return np.asarray(scale_of(np.asarray(data.max(axis=others, initial=0), np.float32)), np.float32)
+    except CalibratorError as error:
+        raise InputError(f"weight {weight.name!r}: {error}") from error
 
 
 def _initializer(graph: ir.Graph, name: str, data: NDArray[np.generic]) -> ir.Value:

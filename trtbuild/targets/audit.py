@@ -50,7 +50,7 @@ def audit(precisions: PrecisionMap, layers: Iterable[Layer]) -> Audit:
     lost, held = [], 0
     for name in precisions.pinned:
         wanted, found = precisions[name], executed.get(name, set())
-        if found and _holds(wanted, found):
+        if _holds(wanted, found):
             held += 1
         else:
             lost.append(LostPin(name, wanted, "+".join(sorted(found)) or "in no layer"))

@@ -46,6 +46,7 @@ class TensorRTRTX:
         builder = trt.Builder(log)
         network = builder.create_network(0)
         model = explicit(request.model, request.precisions, request.table, "typed")
+        _forget_unknown_axes(model.graph)
         with tempfile.TemporaryDirectory(prefix="trtbuild-") as folder:
             file = Path(folder) / "model.onnx"
             files.save(model, file)
@@ -64,6 +65,15 @@ class TensorRTRTX:
 
     def candidate(self, request: Request, path: Path) -> tuple[ir.Model, str | None]:
         return simulated(request), "the engine was not run: ONNX Runtime ran the same explicit model"
+
+
+def _forget_unknown_axes(graph: ir.Graph) -> None:
+    """Take away the name of the axes called "?": PaddlePaddle's exporter calls every axis of unknown length
+    so, and TensorRT takes axes of one name for axes of one length."""
+    for shape in (value.shape for value in graph.inputs if value.shape is not None):
+        for axis, length in enumerate(shape):
+            if isinstance(length, ir.SymbolicDim) and length.value == "?":
+                shape[axis] = None
 
 
 def layers_of(trt: Any, network: Any, graph: ir.Graph) -> list[Layer]:

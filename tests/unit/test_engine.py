@@ -1,0 +1,103 @@
+"""A reference -> an engine and its paths."""
+
+from pathlib import Path
+
+import pytest
+
+from trtbuild.engine import engine_folder, open_engine
+from trtbuild.errors import InputError
+
+RECIPE = """
+[model]
+path = "net.onnx"
+[calibration]
+shards = "calibration"
+[validation]
+samples = "held-out"
+labels = "held-out/labels.json"
+metric = "metric.py:score"
+max_drop = 0.1
+"""
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("engines/net")
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.mark.parametrize("reference", ["net", "engines/net", "engines/net/", "./engines/net"])
+def test_by_name_and_by_folder(engine, reference):
+    opened = open_engine(reference)
+    assert opened.name == "net"
+    assert opened.folder == engine
+    assert opened.model == engine / "net.onnx"
+    assert opened.shards == opened.require_shards() == engine / "calibration"
+    assert opened.samples == opened.require_samples() == engine / "held-out"
+    assert opened.labels == engine / "held-out" / "labels.json"
+    assert opened.builds == engine / "builds"
+    assert engine_folder(reference) == engine
+
+
+def test_from_inside(engine, monkeypatch):
+    monkeypatch.chdir(engine)
+    assert open_engine(".").name == "net"
+
+
+def test_an_absolute_folder(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    assert open_engine(str(tmp_path / engine)).model == tmp_path / engine / "net.onnx"
+
+
+def test_a_folder_goes_before_a_name(engine):
+    Path("net").mkdir()
+    assert open_engine("net").folder == engine  # a folder without a recipe is none
+    Path("net/recipe.toml").write_text("")
+    assert open_engine("net").folder == Path("net")
+
+
+def test_options_go_before_the_recipe(engine):
+    opened = open_engine(
+        "net", ("precision.default=fp16",), ("last:1",), calib=Path("other"), samples=Path("more")
+    )
+    assert opened.recipe.precision.default == "fp16"
+    assert [str(pin) for pin in opened.recipe.pin] == ["last:1"]
+    assert (opened.shards, opened.samples) == (Path("other"), Path("more"))
+
+
+def test_a_bare_model(engine):
+    opened = open_engine("deep/net.onnx", calib=Path("shards"))
+    assert (opened.name, opened.model, opened.folder) == ("net", Path("deep/net.onnx"), Path("deep"))
+    assert opened.builds is None
+    assert opened.labels is None
+    assert opened.require_shards() == Path("shards")
+    with pytest.raises(InputError, match="--samples"):
+        opened.require_samples()
+    with pytest.raises(InputError, match="--calib"):
+        open_engine("net.onnx").require_shards()
+
+
+@pytest.mark.parametrize("reference", ["nett", "engines/nett", "", "engines", "engines/net/recipe.toml"])
+def test_no_such_engine(engine, reference):
+    with pytest.raises(InputError, match=r"neither a folder with a recipe\.toml, nor a name under engines/"):
+        open_engine(reference)
+    assert engine_folder(reference) is None
+
+
+def test_the_nearest_name_is_shown(engine):
+    with pytest.raises(InputError, match="; nearest: net"):
+        open_engine("nett")
+
+
+def test_a_wrong_recipe_names_its_file(engine):
+    (engine / "recipe.toml").write_text("[modle]\npath = 'x'")
+    with pytest.raises(InputError, match=r"engines/net/recipe\.toml: unknown key 'modle'; nearest: model"):
+        open_engine("net")
+
+
+def test_a_wrong_override_of_a_bare_model(engine):
+    with pytest.raises(InputError, match="--set"):
+        open_engine("x.onnx", ("precision.defult=fp16",))
