@@ -55,7 +55,14 @@ def long_calibration(toy, make_samples):
 
 def test_control_c_during_calibration(long_calibration, tree):
     before = tree()
-    line = "import trtbuild.progress as p; p.SECONDS_BETWEEN_LINES = 0; from trtbuild.cli import main; main()"
+    line = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+import trtbuild.progress
+trtbuild.progress.SECONDS_BETWEEN_LINES = 0
+from trtbuild.cli import main
+main()
+"""
     process = subprocess.Popen(
         [sys.executable, "-c", line, "build", "toy", "--json"],
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
