@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 ORDER: tuple[tuple[str, ...], ...] = (
     ("calibrators",),
     ("errors",),
-    ("names", "digest", "progress"),
+    ("names", "digest", "paths", "progress"),
     ("recipe",),
+    ("engine",),
     ("model",),
     ("profiles",),
     ("precision",),
@@ -26,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("calibrate",),
     ("golden",),
     ("ship",),
-    ("engine",),
+    ("locate",),
     ("pipeline",),
     ("doctor", "render"),
     ("cli",),
@@ -36,7 +37,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 TENSORRT = {"tensorrt", "tensorrt_rtx", "pycuda"}
 MAY_IMPORT_TENSORRT = ("trtbuild/targets/", "calibrators/tensorrt.py")
 MAY_IMPORT_PYCUDA = ("calibrators/tensorrt.py",)
-MAY_IMPORT_BY_NAME = ("trtbuild/targets/", "trtbuild/doctor.py")  # the doctor tries what can be imported
+MAY_IMPORT_BY_NAME = ("trtbuild/targets/",)
 MAY_OPEN_SESSIONS = ("trtbuild/targets/session.py",)
 
 LIGHT = {"trtbuild", "calibrators", "click"}

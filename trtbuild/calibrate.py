@@ -12,6 +12,7 @@ from calibrators.shards import Batch, ShardSet
 from calibrators.table import Range, RangeTable, TableKey
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
+from trtbuild.names import matcher, nearest
 from trtbuild.progress import track
 from trtbuild.recipe import CalibrationSection
 from trtbuild.rewrite.cut import with_outputs
@@ -21,7 +22,7 @@ from trtbuild.targets.session import Tensors, infer, runner
 
 def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> TableKey:
     """What a table of this model, these shards and these methods is stored and looked up by."""
-    method = str(section.method_of(""))
+    method = str(section.default_method)
     if section.tensors:
         method += " " + json.dumps(section.tensors)  # in the order of the file: the last match wins
     return TableKey(model=model.sha256, shards=shards.fingerprint(), method=method)
@@ -89,8 +90,6 @@ def _range(tensor: str, histogram: Histogram, section: CalibrationSection) -> Ra
 
 
 def _check_patterns(section: CalibrationSection, tensors: tuple[str, ...]) -> None:
-    from trtbuild.names import matcher, nearest
-
     for pattern in section.tensors:
         if not any(map(matcher(pattern), tensors)):
             raise InputError(

@@ -185,10 +185,10 @@ def validate(
     verbose: bool,
 ) -> None:
     """Golden diff of the newest build of ENGINE (or of a BUILD), and the gate. Exit code 1: it said no."""
-    from trtbuild import pipeline, render
+    from trtbuild import locate, pipeline, render
 
-    built = pipeline.find_build(engine, key)
-    opened = pipeline.engine_of(built, engine, overrides, samples)
+    built = locate.find_build(engine, key)
+    opened = locate.engine_of(built, engine, overrides, samples)
     verdict = pipeline.validate(opened, built)
     _print({"build": built.key, **verdict.to_dict()}, as_json, render.verdict)
     if not verdict.passed:
@@ -201,9 +201,9 @@ def validate(
 @_verbose
 def inspect(build: str, as_json: bool, verbose: bool) -> None:
     """Layers, real precisions and sizes of a BUILD: a folder, the beginning of a key, or an output file."""
-    from trtbuild import pipeline, render
+    from trtbuild import locate, pipeline, render
 
-    built = pipeline.find_build(build)
+    built = locate.find_build(build)
     document = {"path": str(built.artifact), **pipeline.inspect(built)}
     _print(document, as_json, render.inspect)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import importlib
 import importlib.metadata
 import platform
 import shutil
@@ -11,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild.errors import one_line
+from trtbuild.errors import MachineError
+from trtbuild.targets.choose import by_name
 
 PACKAGES = (
     "numpy",
@@ -53,7 +53,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look at this machine: versions, GPU driver, disk, and what each target lacks."""
     gpu = ctypes.util.find_library("cuda") is not None
-    rtx = _imports("tensorrt_rtx")
+    rtx = _lacks("tensorrt-rtx")
     return Diagnosis(
         python=platform.python_version(),
         platform=platform.platform(),
@@ -66,11 +66,9 @@ def diagnose() -> Diagnosis:
                 "tensorrt-rtx",
                 rtx is None,
                 False,
-                f"package tensorrt-rtx ({rtx}): pip install 'trtbuild[rtx]'"
-                if rtx
-                else "running its engines is not supported yet; ONNX Runtime runs the same explicit model",
+                rtx or "running its engines is not supported yet; ONNX Runtime runs the same explicit model",
             ),
-            TargetStatus("tensorrt", False, False, "not supported yet"),
+            TargetStatus("tensorrt", False, False, _lacks("tensorrt")),
         ),
     )
 
@@ -82,10 +80,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _imports(module: str) -> str | None:
-    """None when the module can be imported, else why not."""
+def _lacks(target: str) -> str | None:
+    """What this machine lacks to build for a target; None when it lacks nothing."""
     try:
-        importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
-        return one_line(error)
+        by_name(target).require()
+    except MachineError as error:
+        return str(error)
     return None

@@ -149,13 +149,18 @@ class CalibrationSection(Section):
                 matcher(pattern)
         return self
 
+    @property
+    def default_method(self) -> Method:
+        text = f"percentile:{self.percentile}" if self.percentile is not None else self.method
+        return Method.parse(text)
+
     def method_of(self, tensor: str) -> Method:
         """The method for one tensor; of the `[calibration.tensors]` patterns the last match wins."""
-        chosen = f"percentile:{self.percentile}" if self.percentile is not None else self.method
+        chosen = self.default_method
         for pattern, method in self.tensors.items():
             if matcher(pattern)(tensor):
-                chosen = method
-        return Method.parse(chosen)
+                chosen = Method.parse(method)
+        return chosen
 
 
 class OutputThresholds(Section):
@@ -193,7 +198,11 @@ class ValidationSection(Section):
 class RtxSection(Section):
     """TensorRT-RTX: the GPUs (compute capabilities, as "8.9") that the engine is compiled for."""
 
-    compute_capabilities: Annotated[tuple[str, ...], Field(strict=False)] = ("8.6", "8.9", "12.0")
+    compute_capabilities: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = (
+        "8.6",
+        "8.9",
+        "12.0",
+    )
 
 
 class Recipe(Section):

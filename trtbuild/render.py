@@ -84,6 +84,7 @@ def build(document: Document) -> None:
         f"pins: {audit['held']} held of {len(precision['pinned'])} asked, "
         f"{precision['share']:.1%} of {precision['lowerable']} nodes",
         *([f"audited on {document['target']['inspected']}"] if "inspected" in document["target"] else []),
+        *(f"meant for int8 but not: {node}" for node in audit["unlowered"]),
         *(f"not calibrated: {node} ({why})" for node, why in document["model"]["not_calibrated"].items()),
     ):
         _line(console, line)

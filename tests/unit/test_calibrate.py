@@ -208,3 +208,10 @@ def test_what_a_table_is_stored_under(open_toy, shards):
         table_key(model, given, section(r="minmax", x="mse")),  # the last match wins: the order counts
     ]
     assert len({key.digest(), *(entry.digest() for entry in different)}) == 9
+
+
+def test_the_key_tells_default_methods_apart_under_a_pattern_that_matches_anything(open_toy, shards):
+    model = open_toy(chain(), W)
+    of = shards(model, {"x": X})
+    keys = {table_key(model, of, section(method, **{"re:(x)?": "mse"})) for method in ("minmax", "entropy")}
+    assert len(keys) == 2

@@ -59,7 +59,9 @@ def test_a_package_that_does_not_load_is_told_with_the_command(monkeypatch, erro
     monkeypatch.setattr(importlib, "import_module", fail)
     found = status("tensorrt-rtx")
     assert not found.builds
-    assert found.missing == f"package tensorrt-rtx ({reason}): pip install 'trtbuild[rtx]'"
+    assert found.missing is not None
+    assert f"({reason})" in found.missing
+    assert "pip install 'trtbuild[rtx]'" in found.missing
 
 
 def test_what_is_not_installed_has_no_version(monkeypatch):

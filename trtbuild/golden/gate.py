@@ -14,6 +14,9 @@ DEFAULT_THRESHOLDS = OutputThresholds(cosine=0.99)
 DIVERGED_DB = 20.0
 """A layer has diverged when its error is above 1 % of its power."""
 
+ROUNDING = 1e-9
+"""Means of floats: a drop of exactly `max_drop` must pass."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -87,7 +90,7 @@ def judge(
         checks.append(
             Check(
                 f"metric {metric.name}",
-                metric.drop <= metric.max_drop,
+                metric.drop <= metric.max_drop + ROUNDING,
                 f"{metric.candidate:.4f}, golden {metric.golden:.4f}, drop {metric.drop:.4f}",
                 f"drop <= {metric.max_drop:g}",
             )

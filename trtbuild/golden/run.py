@@ -121,12 +121,20 @@ def run_outputs(model: Model, candidate: ir.Model, shards: ShardSet) -> Iterator
 @contextmanager
 def _side_by_side(model: Model, candidate: ir.Model, outputs: Sequence[str]) -> Iterator[tuple[Any, Any]]:
     cut = bool(model.unrunnable)
-    golden = with_outputs(files.read(model.path), outputs, cut)
+    golden = with_outputs(_as_given(model), outputs, cut)
     with (
         runner(golden, "golden") as golden_runner,
         runner(with_outputs(candidate, outputs, cut), "candidate") as candidate_runner,
     ):
         yield golden_runner, candidate_runner
+
+
+def _as_given(model: Model) -> ir.Model:
+    """The model file, nodes unnamed: ONNX Runtime refuses repeated names, which mean nothing to it."""
+    given = files.read(model.path)
+    for node in given.graph:
+        node.name = None
+    return given
 
 
 def _size(batch: Batch) -> int:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from trtbuild.digest import sha256
 from trtbuild.errors import InputError, one_line
 from trtbuild.model.foreign import bottom, quiet
+from trtbuild.paths import data_of
 
 PROTOBUF_LIMIT = 2_000_000_000  # bytes; a larger model must keep its weights in a file beside it
 
@@ -45,10 +46,10 @@ def read(path: Path) -> ir.Model:
     return model
 
 
-def save(model: ir.Model, path: Path, data: str | None = None) -> None:
-    """Write an ONNX file; weights above protobuf's limit go into `<path>.data` (or `data`) beside it."""
+def save(model: ir.Model, path: Path) -> None:
+    """Write an ONNX file; weights above protobuf's limit go into `<path>.data` beside it."""
     if weight_bytes(model) > PROTOBUF_LIMIT:
-        ir.save(model, path, external_data=data or data_of(path).name)
+        ir.save(model, path, external_data=data_of(path).name)
     else:
         path.write_bytes(serialize(model))
 
@@ -57,7 +58,8 @@ def serialize(model: ir.Model) -> bytes:
     """The model in one piece, its external data taken in. Protobuf ends at `PROTOBUF_LIMIT`."""
     copy = model.clone()
     take_in(copy)
-    return ir.to_proto(copy).SerializeToString()
+    data: bytes = ir.to_proto(copy).SerializeToString()
+    return data
 
 
 def take_in(model: ir.Model) -> None:
@@ -75,11 +77,6 @@ def _mapped(tensor: Any) -> Any:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
-
-
-def data_of(path: Path) -> Path:
-    """Where `save` puts the weights of a model that is too big for one file."""
-    return path.with_name(f"{path.name}.data")
 
 
 def weight_bytes(model: ir.Model) -> int:

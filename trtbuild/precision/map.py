@@ -47,6 +47,10 @@ class PrecisionMap:
         return self.nodes[node].precision
 
     @property
+    def used(self) -> set[Precision]:
+        return {node.precision for node in self.nodes.values()}
+
+    @property
     def pinned(self) -> list[str]:
         """Every pin that must hold in what is built."""
         return [name for name, node in self.nodes.items() if node.pinned]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -50,6 +51,17 @@ def check_budget(precisions: PrecisionMap, budget: float | None) -> None:
             f"{precisions.budgeted} of {precisions.lowerable} nodes are pinned ({precisions.share:.1%}), "
             f"over the budget of {budget:.1%}; drop pins or raise precision.budget. Rules: {rules}"
         )
+
+
+def check_lowers(precisions: PrecisionMap) -> None:
+    """Raise InputError when the default would lower no node at all: FP32 must not be built under its name."""
+    if precisions.default == "fp32" or precisions.lowerable or "int8" in precisions.used:
+        return
+    reasons = Counter(node.reason for node in precisions.nodes.values()).most_common(3)
+    raise InputError(
+        f"precision.default is {precisions.default}, but no node of this model can run in it "
+        f"({'; '.join(reason for reason, _ in reasons)}); choose another default, or fp32 on purpose"
+    )
 
 
 def _ruled(unruled: NodePrecision, pin: Pin) -> NodePrecision:

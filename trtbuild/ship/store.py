@@ -16,7 +16,7 @@ from typing import Any
 
 from trtbuild.digest import sha256
 from trtbuild.errors import InputError
-from trtbuild.model.files import data_of
+from trtbuild.paths import data_of, manifest_of
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -119,10 +119,6 @@ def read(folder: Path) -> Build:
 def read_output(output: Path) -> Build:
     """Read a build that `-o` wrote: the file and `<file>.json` beside it."""
     return _read(manifest_of(output), lambda _: output)
-
-
-def manifest_of(output: Path) -> Path:
-    return output.with_name(f"{output.name}.json")
 
 
 def _read(path: Path, artifact: Callable[[Manifest], Path]) -> Build:

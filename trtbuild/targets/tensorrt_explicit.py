@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from trtbuild.errors import BuildError, InputError, MachineError
+from trtbuild.errors import BuildError, InputError, MachineError, one_line
 from trtbuild.model import files
 from trtbuild.recipe import Precision, Recipe
 from trtbuild.rewrite.explicit import explicit
@@ -200,5 +200,6 @@ def _module() -> Any:
         return importlib.import_module("tensorrt_rtx")
     except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
         raise MachineError(
-            f"target tensorrt-rtx needs the package tensorrt-rtx ({error}); pip install 'trtbuild[rtx]'"
+            f"target tensorrt-rtx needs the package tensorrt-rtx ({one_line(error)}); "
+            "pip install 'trtbuild[rtx]'"
         ) from error

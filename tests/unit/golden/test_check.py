@@ -298,3 +298,10 @@ def test_an_output_that_is_an_input(open_toy, shard_set, case_of):
         {"w1": WEIGHTS["w1"]},
     )
     assert case_of(model, shard_set(model, {"x": SAMPLES})).check().passed
+
+
+def test_a_file_that_repeats_node_names_can_be_checked(open_toy, shard_set, case_of):
+    """ONNX Runtime refuses it as it stands; the names mean nothing to the golden."""
+    text = "toy (float[n,4] x) => (float[n,4] y) { [same] a = MatMul(x, w) [same] y = Relu(a) }"
+    model = open_toy(text, {"w": np.eye(4, dtype=np.float32)})
+    assert case_of(model, shard_set(model, {"x": SAMPLES})).check().passed

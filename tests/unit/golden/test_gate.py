@@ -103,6 +103,7 @@ def test_every_output_is_held_to_the_thresholds():
     [
         (0.75, 0.5, 0.25, True),
         (0.75, 0.5, 0.2499, False),
+        (0.9875, 0.9775, 0.01, True),  # whose difference, in floats, is above 0.01
         (0.5, 0.5, 0, True),
         (0.5, 0.49999, 0, False),
         (0.5, 0.9, 0, True),

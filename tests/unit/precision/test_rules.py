@@ -289,3 +289,16 @@ def test_patterns_select_their_nodes(open_toy: Open) -> None:
     found = resolve(model, "pattern:layernorm", default="fp16")
     assert set(found.pinned) == {"mean", "sub", "pow", "var", "eps", "std", "norm"}
     assert found["mm"] == found["end"] == "fp16"
+
+
+def test_a_default_that_lowers_nothing_is_refused(open_toy: Open) -> None:
+    """Else FP32 would be built where INT8 was asked for."""
+    floats = open_toy("toy (float[N,4] x) => (float[N,4] y) { a = Relu(x) y = Softmax(a) }")
+    rules.check_lowers(resolve(floats, default="fp32"))
+    rules.check_lowers(resolve(floats, default="fp16"))
+    with pytest.raises(InputError, match=r"no node of this model can run in it .*Relu has no int8 form"):
+        rules.check_lowers(resolve(floats))
+
+
+def test_pins_on_everything_are_no_default_that_lowers_nothing(chain: Model) -> None:
+    rules.check_lowers(resolve(chain, "glob:*"))
