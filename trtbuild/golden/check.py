@@ -14,6 +14,8 @@ from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import ValidationSection
 
+REMOVED = "folded or inlined when the model was normalised"
+
 
 def check(
     model: Model,
@@ -33,7 +35,8 @@ def check(
         )
     layers = diff_layers(model, candidate, precisions, shards, section.layer_samples)
     outputs, scores = _outputs(model, candidate, precisions, shards, metric, section.max_drop or 0.0)
-    return judge([_interface(model, candidate)], layers, outputs, scores, section.outputs, model.unrunnable)
+    not_checked = {**model.unrunnable, **dict.fromkeys(model.removed, REMOVED)}
+    return judge([_interface(model, candidate)], layers, outputs, scores, section.outputs, not_checked)
 
 
 def _interface(model: Model, candidate: ir.Model) -> Check:

@@ -46,7 +46,7 @@ class MetricScores:
 @dataclass(frozen=True)
 class Verdict:
     """`passed` only if every check did. `first_divergence` is the first layer, in graph order, whose
-    SQNR is below 20 dB: where to look first."""
+    SQNR is below 20 dB: where to look first. `not_checked`: node or tensor -> why."""
 
     passed: bool
     checks: tuple[Check, ...]
