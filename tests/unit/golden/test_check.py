@@ -90,7 +90,7 @@ def test_an_honest_candidate_passes(case):
     assert [check.name for check in verdict.checks][-2:] == ["y cosine", "z cosine"]
 
 
-ONE = np.ones((), np.float32)
+ZERO, ONE, HUNDRED = np.array([0, 1, 100], np.float32)[:, None]  # arrays, not scalars: those NumPy 1 widens
 WRONG = {
     "lacks a layer": ("r", lambda c: renamed(c, "r", "other")),
     "lacks an output": ("z", lambda c: without(c, "z")),
@@ -99,16 +99,16 @@ WRONG = {
     "reorders the outputs": ("z, y", reordered),
     "swaps the outputs": ("y", swapped),
     "NaN in an output": ("y", lambda c: through(c, "y", "Mul", np.float32(np.nan) * ONE)),
-    "Inf in an output": ("z", lambda c: through(c, "z", "Div", 0 * ONE)),
-    "NaN in a layer": ("r", lambda c: through(c, "r", "Div", 0 * ONE)),
+    "Inf in an output": ("z", lambda c: through(c, "z", "Div", ZERO)),
+    "NaN in a layer": ("r", lambda c: through(c, "r", "Div", ZERO)),
     "shape": ("y", lambda c: through(c, "y", "Unsqueeze", np.array([0]))),
     "shape that broadcasts": ("y", lambda c: through(c, "y", "ReduceSum", np.array([1]))),
     "same size, other shape": ("z", lambda c: through(c, "z", "Transpose", attributes={"perm": [1, 0]})),
     "float16": ("y", lambda c: through(c, "y", "Cast", None, {"to": 10}, ir.DataType.FLOAT16)),
     "float64": ("z", lambda c: through(c, "z", "Cast", None, {"to": 11}, ir.DataType.DOUBLE)),
-    "zeros": ("y", lambda c: through(c, "y", "Mul", 0 * ONE)),
-    "constant": ("y", lambda c: through(through(c, "y", "Mul", 0 * ONE), "y", "Add", ONE)),
-    "constant that looks like it": ("y", lambda c: through(c, "y", "Max", 100 * ONE)),
+    "zeros": ("y", lambda c: through(c, "y", "Mul", ZERO)),
+    "constant": ("y", lambda c: through(through(c, "y", "Mul", ZERO), "y", "Add", ONE)),
+    "constant that looks like it": ("y", lambda c: through(c, "y", "Max", HUNDRED)),
     "sign": ("y", lambda c: through(c, "y", "Neg")),
     "sign of a layer": ("y", lambda c: through(c, "r", "Neg")),
     "another sample": (
