@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from calibrators.errors import CalibratorError
@@ -22,10 +21,7 @@ from trtbuild.targets.session import Tensors, infer, runner
 
 def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> TableKey:
     """What a table of this model, these shards and these methods is stored and looked up by."""
-    method = str(section.default_method)
-    if section.tensors:
-        method += " " + json.dumps(section.tensors)  # in the order of the file: the last match wins
-    return TableKey(model=model.sha256, shards=shards.fingerprint(), method=method)
+    return TableKey(model=model.sha256, shards=shards.fingerprint(), method=section.describe())
 
 
 def calibrate(model: Model, shards: ShardSet, section: CalibrationSection, batch: int) -> RangeTable:

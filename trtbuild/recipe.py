@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,8 @@ class Pin(Section):
 
 
 class CalibrationSection(Section):
+    """`percentile` is what the method "percentile" means where it names none itself ("percentile:99.9")."""
+
     shards: str = "shards"
     method: str = "minmax"
     percentile: float | None = Field(default=None, gt=0, le=100)
@@ -140,27 +143,33 @@ class CalibrationSection(Section):
 
     @model_validator(mode="after")
     def _known_methods(self) -> CalibrationSection:
-        if self.percentile is not None and self.method != "percentile":
-            raise ValueError(f"percentile goes with method = 'percentile', not {self.method!r}")
         with _as_value_error():
-            for text in (self.method, *self.tensors.values()):
-                Method.parse(text)
+            self._parsed(self.method)
+            for text in self.tensors.values():
+                self._parsed(text)
             for pattern in self.tensors:
                 matcher(pattern)
         return self
 
-    @property
-    def default_method(self) -> Method:
-        text = f"percentile:{self.percentile}" if self.percentile is not None else self.method
-        return Method.parse(text)
-
     def method_of(self, tensor: str) -> Method:
         """The method for one tensor; of the `[calibration.tensors]` patterns the last match wins."""
-        chosen = self.default_method
+        chosen = self.method
         for pattern, method in self.tensors.items():
             if matcher(pattern)(tensor):
-                chosen = Method.parse(method)
-        return chosen
+                chosen = method
+        return self._parsed(chosen)
+
+    def describe(self) -> str:
+        """Every method with its pattern, in order: what a range table is stored and looked up by."""
+        return json.dumps(
+            [["", str(self._parsed(self.method))]]
+            + [[pattern, str(self._parsed(method))] for pattern, method in self.tensors.items()]
+        )
+
+    def _parsed(self, text: str) -> Method:
+        if text == "percentile" and self.percentile is not None:
+            return Method("percentile", self.percentile)
+        return Method.parse(text)
 
 
 class OutputThresholds(Section):

@@ -205,11 +205,6 @@ def test_what_other_modules_refuse_is_still_an_error_of_the_recipe(text: str, ex
     assert error_of(text).startswith(f"recipe.toml: {expected}")
 
 
-def test_percentile_goes_with_its_method() -> None:
-    assert "percentile goes with method = 'percentile'" in error_of("[calibration]\npercentile = 99.9")
-    assert "percentile goes with" in error_of('[calibration]\nmethod = "percentile:99"\npercentile = 99.9')
-
-
 @pytest.mark.parametrize(
     ("calibration", "method"),
     [
@@ -219,6 +214,9 @@ def test_percentile_goes_with_its_method() -> None:
         ('method = "percentile"\npercentile = 99.9', Method("percentile", 99.9)),
         ('method = "percentile"\npercentile = 100', Method("percentile", 100.0)),
         ('method = "percentile:99.5"', Method("percentile", 99.5)),
+        ('method = "percentile:99.5"\npercentile = 99.9', Method("percentile", 99.5)),
+        ('method = "minmax"\npercentile = 99.9', Method("minmax")),
+        ('percentile = 99.9\n[calibration.tensors]\n"t1" = "percentile"', Method("percentile", 99.9)),
         ('[calibration.tensors]\n"glob:t*" = "mse"\n"t1" = "entropy"', Method("entropy")),
         ('[calibration.tensors]\n"t1" = "entropy"\n"glob:t*" = "mse"', Method("mse")),
         ('[calibration.tensors]\n"t" = "entropy"\n"re:t" = "mse"', Method("minmax")),
