@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from trtbuild import cli
+from trtbuild import entry
 
 TOY = """
     c1 = Conv<pads = [1,1,1,1]>(x, w1, b1) r1 = Relu(c1)
@@ -77,7 +77,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
     def run_here(*arguments: object) -> Result:
         capfd.readouterr()
-        code = cli.run([str(argument) for argument in arguments])
+        code = entry.run([str(argument) for argument in arguments])
         assert type(code) is int or code == int(code)
         return Result(int(code), *capfd.readouterr())
 

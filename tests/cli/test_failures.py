@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from trtbuild import calibrate, cli, pipeline
+from trtbuild import calibrate, entry, pipeline
 from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.golden import check
 from trtbuild.targets.simulation import Simulation
@@ -223,7 +223,7 @@ def test_an_interrupt_that_a_library_swallows(run, toy, tree, monkeypatch, then)
 def test_main_exits_with_the_code(toy, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["trtbuild", "pins", "nothing"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        entry.main()
     assert stop.value.code == 2
 
 

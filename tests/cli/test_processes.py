@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-TRTBUILD = [sys.executable, "-c", "from trtbuild.cli import main; main()"]
+TRTBUILD = [sys.executable, "-m", "trtbuild"]
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "pydantic", "rich", "polygraphy", "numba")
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE = 60  # seconds
@@ -34,10 +34,10 @@ def wait_until(condition, process):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("statement", ["import trtbuild", "import trtbuild.cli", "HELP"])
+@pytest.mark.parametrize("statement", ["import trtbuild", "import trtbuild.entry", "HELP"])
 def test_a_start_imports_nothing_heavy(statement):
     if statement == "HELP":
-        statement = "from trtbuild.cli import run; assert run(['--help']) == run(['build', '--help']) == 0"
+        statement = "from trtbuild.entry import run; assert run(['--help']) == run(['build', '--help']) == 0"
     code = f"{statement}\nimport sys; print(*(set(sys.modules) & set({HEAVY})), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == ""
@@ -60,7 +60,7 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 import trtbuild.progress
 trtbuild.progress.SECONDS_BETWEEN_LINES = 0
-from trtbuild.cli import main
+from trtbuild.entry import main
 main()
 """
     process = subprocess.Popen(
@@ -89,7 +89,7 @@ def hang(path, document):
     Path("reached").touch()
     time.sleep(600)
 store.write_json = hang
-from trtbuild.cli import main
+from trtbuild.entry import main
 main()
 """
     process = subprocess.Popen([sys.executable, "-c", hang, "build", "toy"], stderr=subprocess.DEVNULL)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trtbuild.cli import run
+from trtbuild.entry import run
 
 QUICK = ("--set", "validation.layer_samples=1", "--json")
 

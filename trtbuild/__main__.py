@@ -1,0 +1,5 @@
+"""`python -m trtbuild`."""
+
+from trtbuild.entry import main
+
+main()
