@@ -28,7 +28,7 @@ def is_float_tensor(value: ir.Value) -> bool:
 
 def has_floats(node: ir.Node) -> bool:
     """Whether the node computes any float tensor at all."""
-    return any(value.dtype in FLOATS for value in node.outputs)
+    return any(is_float_tensor(value) for value in node.outputs)
 
 
 def activations(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -55,14 +55,19 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def with_bodies(node: ir.Node) -> Iterator[ir.Node]:
-    """The node itself, then the nodes inside it: the bodies of If, Loop and Scan, at any depth."""
+    """The node itself, then the nodes inside it, at any depth."""
     yield node
+    for body in bodies_of(node):
+        yield from body.all_nodes()
+
+
+def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs inside a node: the bodies of If, Loop and Scan."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
+            yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
-            for body in attribute.as_graphs():
-                yield from body.all_nodes()
+            yield from attribute.as_graphs()
 
 
 def downstream(graph: ir.Graph, start: set[ir.Node]) -> set[ir.Node]:

@@ -15,7 +15,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from trtbuild.model import patterns
-from trtbuild.model.graph import QDQ, is_constant, node_name
+from trtbuild.model.graph import QDQ, bodies_of, is_constant, is_float_tensor, node_name
 
 HALVES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 TYPE_FROM_ATTRIBUTE = frozenset(
@@ -136,7 +136,7 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
     """How `node` runs in `half` ("fp16" or "bf16"), read off its ONNX schema of `opset`."""
     if node.domain != "" or not onnx.defs.has(node.op_type, opset):
         return NoForm(f"{node.op_type} is no standard ONNX operator")
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if list(bodies_of(node)):
         return NoForm(f"the body of a {node.op_type} stays in float")
     if node.op_type in TYPE_FROM_ATTRIBUTE or node.op_type in QDQ:
         return NoForm(f"the type of a {node.op_type} is part of the model")
@@ -162,7 +162,7 @@ def _float_parameters(
     return {
         index: str(listed[min(index, len(listed) - 1)].type_str)
         for index, value in enumerate(values)
-        if value is not None and value.dtype == ir.DataType.FLOAT
+        if value is not None and is_float_tensor(value) and value.dtype == ir.DataType.FLOAT
     }
 
 

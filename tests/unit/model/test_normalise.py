@@ -12,12 +12,14 @@ import onnx.helper
 import onnx_ir as ir
 import pytest
 
+from calibrators.table import Range, RangeTable
 from trtbuild.errors import InputError
 from trtbuild.model import files
 from trtbuild.model.model import Model
 from trtbuild.model.normalise import ORIGINAL_NAME
 from trtbuild.precision import rules
 from trtbuild.recipe import Pin, PrecisionSection
+from trtbuild.rewrite.explicit import explicit
 
 RNG = np.random.default_rng(0)
 OPSETS = (9, 11, 12, 13, 17, 18, 21)
@@ -366,3 +368,28 @@ def test_an_invalid_model_is_the_users_error(open_toy: Callable[..., Model]) -> 
         <domain: "local", opset_import: ["": 11]> f (p) => (r) { r = Relu(p) }"""
     with pytest.raises(InputError, match=r"the model is invalid.*[Oo]pset mismatch"):
         open_toy(mixed, domains="local")
+
+
+SEQUENCES = {
+    "made and read": "s = SequenceConstruct(a, a) y = SequenceAt(s, zero)",
+    "through Identity": "s = SequenceConstruct(a, a) t = Identity(s) y = SequenceAt(t, zero)",
+    "out of an If": """ok = Cast<to = 9>(one)
+        s = If(ok) <then_branch = g1 () => (t) { t = SequenceConstruct(a) },
+                    else_branch = g2 () => (e) { e = SequenceConstruct(a, a) }>
+        y = SequenceAt(s, zero)""",
+}
+
+
+@pytest.mark.parametrize("body", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("default", ["fp32", "int8", "fp16"])
+def test_a_sequence_is_no_tensor(
+    open_toy: Callable[..., Model], run: Callable[..., Any], body: str, default: str
+) -> None:
+    """onnx-ir's shape inference gives sequences the type of a tensor, which ONNX Runtime refuses."""
+    constants = {"w": np.eye(4, dtype=np.float32), "zero": np.array(0), "one": np.array(1)}
+    model = open_toy(f"toy (float[N,4] x) => (float[N,4] y) {{ a = MatMul(x, w) {body} }}", constants)
+    precisions = rules.resolve(model, PrecisionSection.model_validate({"default": default}), [])
+    table = RangeTable({"x": Range(4.0, "minmax")}, None, 1)
+    x = np.array([[4, 2, -4, 0]], np.float32)  # exact in int8 and fp16, but for 2
+    seen = run(explicit(model, precisions, table, "simulated"), {"x": x})["y"]
+    assert np.allclose(seen, x, atol=0.02)
