@@ -16,7 +16,8 @@ from trtbuild.errors import InputError
 from trtbuild.model import files
 from trtbuild.model.foreign import checked
 from trtbuild.model.graph import QDQ, activations, fed_values, is_float_tensor
-from trtbuild.model.normalise import Normalisation, infer_types, normalise
+from trtbuild.model.infer import infer_types
+from trtbuild.model.normalise import Normalisation, normalise
 from trtbuild.model.runnable import unregistered_operators, unrunnable
 
 

@@ -6,10 +6,8 @@ node gets a unique, stable name. Tensor names are kept: the golden diff matches 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import onnx.defs
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import onnxscript.optimizer
@@ -17,7 +15,8 @@ import onnxscript.version_converter
 
 from trtbuild.errors import InputError, one_line
 from trtbuild.model.foreign import checked
-from trtbuild.model.graph import bodies_of
+from trtbuild.model.infer import infer_types
+from trtbuild.model.naming import name_added, name_function_nodes, name_nodes
 
 MIN_OPSET = 17
 RAISED_OPSET = 18  # the version converter's result is bit-exact from here on
@@ -47,9 +46,9 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
     """
     before = model.opset_imports[""]
     with checked():
-        _name_function_nodes(model.functions.values())
+        name_function_nodes(model.functions.values())
         passes.InlinePass()(model)
-    named, originals = _name_nodes(model.graph)
+    named, originals = name_nodes(model.graph)
     known = {str(node.name) for node in model.graph}
     with checked():
         passes.RemoveInitializersFromInputsPass()(model)
@@ -63,7 +62,7 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
         passes.RemoveUnusedNodesPass()(model)
         infer_types(model)
     model.ir_version = max(model.ir_version, MIN_IR_VERSION)
-    _name_added(model.graph, known)
+    name_added(model.graph, known)
     for node in model.graph:
         if node.name in originals:
             node.metadata_props[ORIGINAL_NAME] = originals[node.name]
@@ -113,93 +112,3 @@ def _opset_message(before: int, reason: str) -> str:
         f"cannot raise the model from opset {before} to {RAISED_OPSET} ({reason}); "
         f"export it with opset {MIN_OPSET} or later"
     )
-
-
-def infer_types(model: ir.Model) -> None:
-    """Infer types and shapes, in place, as far as ONNX can: one odd node does not stop the rest."""
-    passes.ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    _forget_sequences(model.graph)
-
-
-def _forget_sequences(graph: ir.Graph) -> set[ir.Value]:
-    """Take back the tensor types that onnx-ir's pass gives to sequences and optionals, in place.
-
-    Returns the values of `graph` that are no tensors.
-    """
-    found: set[ir.Value] = set()
-    for node in graph:
-        bodies = list(bodies_of(node))
-        for body in bodies:
-            found |= _forget_sequences(body)
-        first = 1 if node.op_type == "Loop" else 0  # of a Loop's body the condition
-        for index, value in enumerate(node.outputs):
-            inner = [body.outputs[first + index] for body in bodies if first + index < len(body.outputs)]
-            passed = [*inner, *node.inputs[:1]] if node.op_type == "Identity" else inner
-            if found.intersection(passed) or _yields_no_tensor(node, index):
-                found.add(value)
-                if isinstance(value.type, ir.TensorType):
-                    value.type, value.shape = None, None
-    return found
-
-
-def _yields_no_tensor(node: ir.Node, index: int) -> bool:
-    """Whether the operator's schema allows that output no tensor: only sequences, optionals or maps."""
-    if node.domain != "" or not onnx.defs.has(node.op_type):
-        return False
-    schema = onnx.defs.get_schema(node.op_type)
-    types = schema.outputs[min(index, len(schema.outputs) - 1)].types if schema.outputs else ()
-    return bool(types) and not any(name.startswith("tensor(") for name in types)
-
-
-def _name_function_nodes(functions: Iterable[ir.Function]) -> None:
-    """Inlining makes names unique, but numbers what has none."""
-    for function in functions:
-        for node in function.all_nodes():
-            node.name = node.name or _after_output(node)
-
-
-def _name_nodes(graph: ir.Graph) -> tuple[int, dict[str, str]]:
-    """Name unnamed nodes after their first output and make repeated names unique with `#2`, `#3`, …
-
-    Both depend on the model alone, not on the position of a node, as long as tensor names stay. The
-    nodes of the bodies come last: the passes give new names to whatever repeats.
-    Returns how many nodes of the graph itself had no name, and new name -> repeated name.
-    """
-    nodes = sorted(graph.all_nodes(), key=lambda node: node.graph is not graph)
-    taken = {node.name for node in nodes if node.name}
-    seen: set[str] = set()
-    named, originals = 0, {}
-    for node in nodes:
-        original = node.name
-        if not original:
-            node.name = _unique(_after_output(node), taken | seen)
-            named += node.graph is graph
-        elif original in seen:
-            node.name = _unique(original, taken | seen)
-            if node.graph is graph:
-                originals[node.name] = original
-        seen.add(str(node.name))
-    return named, originals
-
-
-def _name_added(graph: ir.Graph, known: set[str]) -> None:
-    """Name what the passes added after its output too: their own names count positions."""
-    taken = {str(node.name) for node in graph}
-    for node in graph:
-        if node.name not in known:
-            taken.discard(str(node.name))
-            node.name = _unique(_after_output(node), taken)
-            taken.add(node.name)
-
-
-def _after_output(node: ir.Node) -> str:
-    return f"{node.op_type}_{next((value.name for value in node.outputs if value.name), '')}"
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}#{number}" in taken:
-        number += 1
-    return f"{name}#{number}"

@@ -18,7 +18,7 @@ from trtbuild.model.graph import (
     node_name,
     with_bodies,
 )
-from trtbuild.model.normalise import infer_types
+from trtbuild.model.infer import infer_types
 
 BODY = """toy (float[2] x, float[2] q, bool c) => (float[2] y) <float[2] w = {1,2}> {
     a = Relu(x) k = Neg(w) b = Exp(q) s = Shape(a) r = RandomNormal<shape = [2]>()
