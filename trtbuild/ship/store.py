@@ -103,6 +103,9 @@ def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:
         except OSError:
             if not (builds / key / MANIFEST).is_file():
                 raise
+    except OSError as error:
+        error.filename = error.filename or str(builds)  # a full disk, say, does not tell where
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if new:

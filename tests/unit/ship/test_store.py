@@ -82,8 +82,9 @@ def test_a_full_disk_at_the_manifest_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         publish(tmp_path / "builds")
+    assert caught.value.filename == str(tmp_path / "builds")
     assert everything(tmp_path) == []
 
 
