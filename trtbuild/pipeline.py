@@ -112,7 +112,7 @@ def build(engine: Engine, target_name: str = "auto", output: Path | None = None)
 
     if engine.builds is None:
         assert output is not None
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=store.UNFINISHED, dir=output.parent) as folder:
             export(store.publish(Path(folder), key, write), output)
         return store.read_output(output)
     built = _built_before(engine.builds, key) or store.publish(engine.builds, key, write)

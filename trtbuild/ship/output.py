@@ -49,7 +49,7 @@ def check_destination(engine: Engine, output: Path | None) -> None:
 
 def export(build: Build, output: Path) -> None:
     """Write a build's artifact and manifest to `output` and `<output>.json`: complete, then renamed."""
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=store.UNFINISHED, dir=output.parent) as folder:
         copy = Path(folder) / output.name
         if data_of(build.artifact).is_file():
             onnx_files.save(onnx_files.read(build.artifact), copy)

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from trtbuild.paths import data_of, manifest_of
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished-"
+ABANDONED_SECONDS = 24 * 3600
 Manifest = dict[str, Any]
 FIELDS = {
     **{"key": str, "engine": str, "created": str, "source": str, "model": dict, "target": dict},
@@ -93,7 +96,8 @@ def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:
     """
     new = not builds.exists()
     builds.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=builds))
+    _sweep(builds)
+    staging = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=builds))
     try:
         manifest = write(staging)
         write_json(staging / MANIFEST, manifest)
@@ -112,6 +116,14 @@ def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:
             with suppress(OSError):  # not empty: the build was made
                 builds.rmdir()
     return read(builds / key)
+
+
+def _sweep(builds: Path) -> None:
+    """Remove what builds that were killed left behind; a day old, nobody is writing to it any more."""
+    for folder in builds.glob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):  # another build sweeps too
+            if time.time() - folder.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def read(folder: Path) -> Build:

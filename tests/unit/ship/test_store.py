@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def test_a_failing_rename_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output"):
         publish(tmp_path / "builds")
     assert everything(tmp_path) == []
+
+
+def test_what_a_killed_build_left_is_swept_a_day_later(tmp_path):
+    fresh, old = (tmp_path / "builds" / f".unfinished-{name}" for name in ("fresh", "old"))
+    for folder in (fresh, old):
+        folder.mkdir(parents=True)
+        (folder / "model.onnx").write_text("half")
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+    publish(tmp_path / "builds")
+    assert fresh.exists()
+    assert not old.exists()
 
 
 def test_an_existing_key_is_kept(tmp_path):
