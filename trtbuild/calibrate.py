@@ -16,7 +16,7 @@ from trtbuild.progress import track
 from trtbuild.recipe import CalibrationSection
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.explicit import ranges_needed
-from trtbuild.targets.session import Tensors, infer, runner
+from trtbuild.targets.session import Tensors, infer, per_sample, runner
 
 
 def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> TableKey:
@@ -52,7 +52,8 @@ def require_float(model: Model) -> None:
 
 
 def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch: int) -> Iterator[Tensors]:
-    """The tensors of one batch after the other; rows that only fill up a fixed batch are cut off."""
+    """The tensors of one batch after the other. Rows that only fill up a fixed batch are cut off, where
+    they are known to be rows: they repeat real samples, so keeping one in doubt clips nothing."""
     inputs = {spec.name for spec in model.inputs}
     produced = [tensor for tensor in tensors if tensor not in inputs]
     batches = track(
@@ -65,10 +66,11 @@ def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch
         with_outputs(model.normalised, produced, cut=bool(model.unrunnable)), "calibration"
     ) as active:
         for item in batches:
-            outputs = infer(active, item.feeds, _samples(item))
-            fed = len(next(iter(item.feeds.values()))) if shards.batched else 0
+            outputs, real = infer(active, item.feeds, _samples(item)), len(item.names)
+            filled_up = shards.batched and len(next(iter(item.feeds.values()))) > real
+            rows = per_sample(active, item.feeds, outputs, _samples(item)) if filled_up else set()
             yield {
-                name: array[: len(item.names)] if array.ndim and len(array) == fed else array
+                name: array[:real] if name in rows or (filled_up and name in item.feeds) else array
                 for name, array in {**item.feeds, **outputs}.items()
             }
 

@@ -215,3 +215,12 @@ def test_the_key_tells_default_methods_apart_under_a_pattern_that_matches_anythi
     of = shards(model, {"x": X})
     keys = {table_key(model, of, section(method, **{"re:(x)?": "mse"})) for method in ("minmax", "entropy")}
     assert len(keys) == 2
+
+
+def test_an_axis_that_is_as_long_as_the_batch_by_chance_is_not_cut(open_toy, shards):
+    """Four time steps, a batch fixed at four, two samples: the last steps count."""
+    x = RNG.standard_normal((2, 4, 4)).astype(np.float32)
+    x[:, 3] *= 50
+    text = "toy (float[4,4,4] x) => (float[4,4,4] y) { t = Transpose<perm = [1,0,2]>(x) y = MatMul(t, w1) }"
+    model = open_toy(text, W)
+    assert ranges(calibrate(model, shards(model, {"x": x}), section(), 8))["t"] == np.abs(x).max()

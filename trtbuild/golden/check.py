@@ -58,11 +58,12 @@ def _outputs(
     """One pass over all samples. No score for a candidate that lacks an output: coverage fails it."""
     differ = Differ(model.checked_outputs)
     golden_scores, candidate_scores = [], []
-    for sample in run_outputs(model, candidate, shards):
-        differ.update(sample.name, sample.golden, sample.candidate)
+    for batch in run_outputs(model, candidate, shards):
+        differ.update(batch.names[0], batch.golden, batch.candidate)
         if metric is not None and differ.complete:
-            golden_scores.append(metric(sample.golden, sample.name))
-            candidate_scores.append(metric(sample.candidate, sample.name))
+            for sample, golden, seen in batch.rows():
+                golden_scores.append(metric(golden, sample))
+                candidate_scores.append(metric(seen, sample))
     scores = None
     if metric is not None and differ.complete:
         count = len(golden_scores)

@@ -9,7 +9,7 @@ from typing import Any
 from trtbuild.golden.run import TensorDiff
 from trtbuild.recipe import OutputThresholds
 
-DEFAULT_THRESHOLDS = OutputThresholds(cosine=0.99)
+DEFAULT_THRESHOLDS = OutputThresholds(cosine=0.99, sqnr_db=15.0)  # cosine alone is blind to scale
 """Used where a recipe names neither output thresholds nor a metric: a gate never passes by having none."""
 DIVERGED_DB = 20.0
 """A layer has diverged when its error is above 1 % of its power."""

@@ -21,7 +21,7 @@ from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.progress import track
 from trtbuild.rewrite.cut import with_outputs
-from trtbuild.targets.session import Tensors, infer, runner
+from trtbuild.targets.session import Tensors, infer, per_sample, runner
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,33 @@ class TensorDiff:
 
 
 @dataclass(frozen=True)
-class SampleOutputs:
-    """The outputs of one sample on both sides, batch axis of 1 kept."""
+class BatchOutputs:
+    """The outputs of one batch on both sides. Those in `rows_of` have a row per sample, `names` first;
+    what fills up a fixed batch is cut off. With a batch of one every output is of that sample."""
 
-    name: str
+    names: tuple[str, ...]
+    rows_of: set[str] | None
     golden: Tensors
     candidate: Tensors
+
+    def rows(self) -> Iterator[tuple[str, Tensors, Tensors]]:
+        """Sample name, golden's and candidate's outputs, batch axis of 1 kept.
+
+        Raises InputError when the samples of a fixed batch cannot be told apart in an output.
+        """
+        for index, name in enumerate(self.names):
+            yield name, self._row(self.golden, index), self._row(self.candidate, index)
+
+    def _row(self, outputs: Tensors, index: int) -> Tensors:
+        if self.rows_of is None:
+            return outputs
+        for name, array in outputs.items():
+            if name not in self.rows_of:
+                raise InputError(
+                    f"output {name!r} of shape {array.shape} has no row per sample: the metric cannot score "
+                    "the samples of a fixed batch; export the model with a dynamic batch axis"
+                )
+        return {name: array[index : index + 1] for name, array in outputs.items()}
 
 
 class Differ:
@@ -102,20 +123,25 @@ def diff_layers(
     return differ.results(model, precisions)
 
 
-def run_outputs(model: Model, candidate: ir.Model, shards: ShardSet) -> Iterator[SampleOutputs]:
+def run_outputs(model: Model, candidate: ir.Model, shards: ShardSet) -> Iterator[BatchOutputs]:
     """The checked outputs of every sample on both sides, with nothing else exposed: as the build ships.
 
-    Raises InputError when a sample cannot be run, or when the outputs of a fixed batch cannot be
-    told apart by sample.
+    Raises InputError when a sample cannot be run.
     """
     with _side_by_side(model, candidate, model.checked_outputs) as (golden_runner, candidate_runner):
-        batches = shards.batches(1)
+        batches, rows_of = shards.batches(1), None
         for batch in track(batches, "comparing outputs, samples", shards.samples, _size):
-            golden = infer(golden_runner, batch.feeds, batch.names[0])
-            seen = infer(candidate_runner, batch.feeds, batch.names[0])
-            fed = len(next(iter(batch.feeds.values()))) if shards.batched else 1
-            for index, name in enumerate(batch.names):
-                yield SampleOutputs(name, _row(golden, index, fed), _row(seen, index, fed))
+            first = batch.names[0]
+            golden = infer(golden_runner, batch.feeds, first)
+            seen = infer(candidate_runner, batch.feeds, first)
+            if shards.batched and rows_of is None and len(next(iter(batch.feeds.values()))) > 1:
+                rows_of = per_sample(golden_runner, batch.feeds, golden, first)
+            real = len(batch.names)
+            yield BatchOutputs(batch.names, rows_of, _cut(golden, rows_of, real), _cut(seen, rows_of, real))
+
+
+def _cut(outputs: Tensors, rows_of: set[str] | None, real: int) -> Tensors:
+    return {name: array[:real] if name in (rows_of or ()) else array for name, array in outputs.items()}
 
 
 @contextmanager
@@ -153,15 +179,3 @@ def _problem(tensor: str, golden: Tensors, candidate: Tensors) -> str | None:
     if golden[tensor].dtype.kind in "OSUc":
         return f"values of dtype {golden[tensor].dtype} cannot be compared as numbers"
     return None
-
-
-def _row(outputs: Tensors, index: int, fed: int) -> Tensors:
-    if fed == 1:
-        return outputs
-    for name, array in outputs.items():
-        if array.ndim == 0 or len(array) != fed:
-            raise InputError(
-                f"output {name!r} has shape {array.shape} for a batch of {fed}: its samples cannot be told "
-                "apart; export the model with a dynamic batch axis"
-            )
-    return {name: array[index : index + 1] for name, array in outputs.items()}

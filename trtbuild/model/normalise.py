@@ -24,6 +24,7 @@ RESIZE_CHANGED = 11
 MIN_IR_VERSION = 8
 ORIGINAL_NAME = "trtbuild.original_name"
 FOLDED_ELEMENTS = 1 << 24  # larger results (an Expand of zeros, say) stay nodes
+KEEP_SIZE = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 UNREGISTERED = "trtbuild.unregistered"
 
 
@@ -56,7 +57,10 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
         if before < MIN_OPSET:
             _raise_opset(model, unregistered)
         onnxscript.optimizer.fold_constants(
-            model, input_size_limit=FOLDED_ELEMENTS, output_size_limit=FOLDED_ELEMENTS
+            model,
+            input_size_limit=FOLDED_ELEMENTS,
+            output_size_limit=FOLDED_ELEMENTS,
+            should_fold=lambda node: True if node.op_type in KEEP_SIZE else None,
         )
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         passes.RemoveUnusedNodesPass()(model)

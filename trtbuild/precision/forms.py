@@ -15,7 +15,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from trtbuild.model import patterns
-from trtbuild.model.graph import QDQ, bodies_of, is_constant, is_float_tensor, node_name
+from trtbuild.model.graph import QDQ, bodies_of, fed_values, is_constant, is_float_tensor, node_name
 
 HALVES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 TYPE_FROM_ATTRIBUTE = frozenset(
@@ -58,9 +58,10 @@ Int8Form = tuple[Edge, ...] | NoForm
 
 def int8_forms(graph: ir.Graph) -> dict[str, Int8Form]:
     """The int8 form of every node of a normalised graph, by node name, in graph order."""
-    forms = {node_name(node): _product_form(node) for node in graph}
+    fed = fed_values(graph)
+    forms = {node_name(node): _product_form(node, fed) for node in graph}
     for (add,) in patterns.find("residual-add", graph):
-        form = _residual_form(add)
+        form = _residual_form(add, fed)
         if form is not None:
             forms[node_name(add)] = form
     return forms
@@ -87,12 +88,14 @@ def _maker_for_one(value: ir.Value | None) -> ir.Node | None:
     return value.producer()
 
 
-def _product_form(node: ir.Node) -> Int8Form:
+def _product_form(node: ir.Node, fed: set[ir.Value]) -> Int8Form:
     if node.domain != "" or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return NoForm(f"{node.op_type} has no int8 form")
     data, weight = node.inputs[0], node.inputs[1]
     if data is None or weight is None or {data.dtype, weight.dtype} != {ir.DataType.FLOAT}:
         return NoForm(f"its inputs are {_dtypes(node)}, not float32")
+    if any(not is_constant(value) and value not in fed for value in (data, weight)):
+        return NoForm("it reads a constant that was not folded")
     if is_constant(data) and is_constant(weight):
         return NoForm("both of its operands are constant")
     if node.op_type in ("Conv", "ConvTranspose") and not is_constant(weight):
@@ -121,13 +124,13 @@ def _weight_axis(node: ir.Node, weight: ir.Value) -> int | None:
     return rank - 1
 
 
-def _residual_form(add: ir.Node) -> Int8Form | None:
+def _residual_form(add: ir.Node, fed: set[ir.Value]) -> Int8Form | None:
     fused = fused_conv(add)
     if fused is None:
         return None
     conv, other = fused
     skip = add.inputs[other]
-    if isinstance(_product_form(conv), NoForm) or skip is None or skip.dtype != ir.DataType.FLOAT:
+    if isinstance(_product_form(conv, fed), NoForm) or skip is None or skip.dtype != ir.DataType.FLOAT:
         return None
     return (Edge(node_name(add), other, str(skip.name), constant=False, axis=None),)
 

@@ -18,6 +18,8 @@ from trtbuild.recipe import Pin, Precision, PrecisionSection
 
 HEIGHT = {"int8": 0, "fp16": 1, "bf16": 1, "fp32": 2}
 
+NATIVE: dict[ir.DataType | None, Precision] = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
+
 
 def resolve(model: Model, section: PrecisionSection, pins: Sequence[Pin]) -> PrecisionMap:
     """Decide the precision of every node of the main graph.
@@ -82,10 +84,13 @@ class _Decider:
     def without_rules(self, node: ir.Node) -> NodePrecision:
         default, name = self._section.default, node_name(node)
         if name in self._model.unrunnable:
-            return _decided(node, "fp32", f"not calibrated: {self._model.unrunnable[name]}")
+            return self._fallback(node, f"not calibrated: {self._model.unrunnable[name]}")
         if not has_floats(node):
             untyped = any(value.dtype is None for value in node.outputs)
             return _decided(node, "fp32", "its type is unknown" if untyped else "computes no floats")
+        native = _native_half(node)
+        if native is not None:
+            return _decided(node, native, "as the model itself is typed")
         if self._model.quantized:
             own = any(_dequantized(value) for value in node.inputs)
             return _decided(node, "int8" if own else "fp32", "as the model's own Q/DQ says")
@@ -105,6 +110,11 @@ class _Decider:
         """Whether the rule changes this node. Raises InputError for a node with the model's own Q/DQ."""
         if pin.to == current or not has_floats(node):
             return False
+        if HEIGHT[pin.to] > HEIGHT[current] and (native := _native_half(node)):
+            raise InputError(
+                f"rule {pin} would change {node.name!r}, but its tensors are {native} in the model itself; "
+                "export the model in float32"
+            )
         if self._model.quantized:
             raise InputError(
                 f"rule {pin} would change {node.name!r}, but this model brings its own Q/DQ, which is built "
@@ -139,6 +149,11 @@ class _Decider:
 
 def _decided(node: ir.Node, precision: Precision, reason: str, lowered: bool = False) -> NodePrecision:
     return NodePrecision(node.op_type, precision, reason, lowered, pinned=False)
+
+
+def _native_half(node: ir.Node) -> Precision | None:
+    """The half that the model itself gives to the node's outputs."""
+    return next((NATIVE[value.dtype] for value in node.outputs if value.dtype in NATIVE), None)
 
 
 def _dequantized(value: ir.Value | None) -> bool:

@@ -57,8 +57,8 @@ def explicit(
                 _quantize(rewritten.graph, node, edge, table)
         elif precision in HALF_TYPES:
             half = half_form(node, precision, model.normalised.opset_imports[""])
-            assert not isinstance(half, NoForm), f"{name} has no {precision} form"
-            casts.lower(node, half, precision)
+            if not isinstance(half, NoForm):  # else the model itself is typed so
+                casts.lower(node, half, precision)
     casts.drop_unread()
     return rewritten
 

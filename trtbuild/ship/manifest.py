@@ -21,13 +21,12 @@ from trtbuild.targets.base import Built, Request, Target
 
 
 def key_of(request: Request, target: Target) -> str:
-    """The key of the build that `request` leads to: it stands for everything that decides its bytes."""
+    """The key of the build that `request` leads to: it stands for everything that the manifest says."""
     return store.key_of(
         {
             "trtbuild": trtbuild.__version__,
             "model": request.model.sha256,
-            "precision": {name: node.precision for name, node in request.precisions.nodes.items()},
-            "pinned": request.precisions.pinned,
+            "precision": request.precisions.to_dict(),  # with its reasons, which the manifest shows
             **_inputs(request),
             "target": target.identity(request.recipe),
         }

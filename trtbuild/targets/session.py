@@ -69,3 +69,18 @@ def infer(active: Any, feeds: Tensors, samples: str) -> Tensors:
     except Exception as error:  # as above
         raise InputError(f"{active.name}: running {samples} failed: {one_line(error)}") from error
     return {name: np.asarray(array) for name, array in outputs.items()}
+
+
+def per_sample(active: Any, feeds: Tensors, outputs: Tensors, samples: str) -> set[str]:
+    """The names of those outputs whose axis 0 is the batch axis of `feeds`.
+
+    Proven by a second run with the samples moved on by one: a length alone can be a coincidence
+    (time steps, heads). Raises InputError as `infer` does.
+    """
+    moved = infer(active, {name: np.roll(array, 1, axis=0) for name, array in feeds.items()}, samples)
+    length = len(next(iter(feeds.values())))
+    return {
+        name
+        for name, array in outputs.items()
+        if array.ndim and len(array) == length and np.allclose(np.roll(array, 1, axis=0), moved[name])
+    }

@@ -18,7 +18,7 @@ from trtbuild.rewrite.half import RAW
 from trtbuild.targets.base import Built, Layer, Request
 from trtbuild.targets.session import open_session
 
-HALVES: dict[ir.DataType, Precision] = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
+HALVES: dict[ir.DataType | None, Precision] = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 
 
 class Simulation:
@@ -64,11 +64,13 @@ def layers_of(graph: ir.Graph) -> list[Layer]:
 
 
 def _precision(node: ir.Node) -> Precision:
-    """int8 reads a dequantized tensor; a half writes a raw one that a Cast rounds; the rest is float32."""
+    """int8 reads a dequantized tensor; a half writes a raw one that a Cast rounds, or is typed so."""
     producers = (value.producer() for value in node.inputs if value is not None)
     if any(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers):
         return "int8"
     for value in node.outputs:
+        if value.dtype in HALVES:
+            return HALVES[value.dtype]
         for reader in value.consumers() if str(value.name).endswith(RAW) else ():
             if reader.outputs[0].dtype in HALVES:
                 return HALVES[reader.outputs[0].dtype]

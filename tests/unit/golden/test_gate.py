@@ -52,8 +52,13 @@ def scores(golden, candidate, max_drop):
 def test_good():
     given = verdict()
     assert given.passed
-    assert [check.name for check in given.checks] == ["every tensor compared", "no NaN or Inf", "y cosine"]
-    assert given.checks[-1].wanted == ">= 0.99"  # the default: neither thresholds nor a metric were given
+    assert [check.name for check in given.checks] == [
+        "every tensor compared",
+        "no NaN or Inf",
+        "y cosine",
+        "y SQNR, dB",
+    ]
+    assert given.checks[-2].wanted == ">= 0.99"  # the default: neither thresholds nor a metric were given
     assert given.not_checked == {"NMS": "no kernel"}
 
 
@@ -194,3 +199,8 @@ def test_the_document_is_json():
     assert document["layers"][1]["difference"] is None
     assert document["layers"][1]["problem"] == "gone"
     assert verdict().to_dict()["metric"] is None
+
+
+def test_the_default_gate_sees_a_wrong_scale():
+    """Ten times too small points the same way: its cosine is 1."""
+    assert failed(verdict(outputs=[diff(cosine=1.0, sqnr_db=0.9)])) == ["y SQNR, dB"]

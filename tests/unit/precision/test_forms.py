@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from trtbuild.model import normalise
 from trtbuild.model.model import Model
 from trtbuild.precision.forms import Edge, HalfForm, NoForm, fused_conv, half_form, int8_forms
 
@@ -314,3 +315,19 @@ def test_what_has_no_half_form(open_toy: Open, inputs: str, body: str, reason: s
     form = half_form(node, "fp16", model.normalised.opset_imports[""])
     assert isinstance(form, NoForm)
     assert reason in form.reason
+
+
+def test_a_half_weight_of_any_size_is_a_weight(open_toy, monkeypatch):
+    """Stored as float16 and cast: above the limit on folding it was taken for an activation."""
+    monkeypatch.setattr(normalise, "FOLDED_ELEMENTS", 4)
+    text = "toy (float[N,4] x) => (float[N,6] y) { [cast] w = Cast<to = 1>(h) [fc] y = MatMul(x, w) }"
+    model = open_toy(text, {"h": np.ones((4, 6), np.float16)})
+    edges = int8_forms(model.graph)["fc"]
+    assert [(edge.constant, edge.axis) for edge in edges] == [(False, None), (True, 1)]
+
+
+def test_a_constant_that_was_not_folded_is_no_activation(open_toy, monkeypatch):
+    monkeypatch.setattr(normalise, "FOLDED_ELEMENTS", 4)
+    text = "toy (float[N,4] x) => (float[N,6] y) { [abs] w = Abs(h) [fc] y = MatMul(x, w) }"
+    model = open_toy(text, {"h": np.ones((4, 6), np.float32)})
+    assert int8_forms(model.graph)["fc"] == NoForm("it reads a constant that was not folded")

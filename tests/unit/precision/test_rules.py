@@ -302,3 +302,22 @@ def test_a_default_that_lowers_nothing_is_refused(open_toy: Open) -> None:
 
 def test_pins_on_everything_are_no_default_that_lowers_nothing(chain: Model) -> None:
     rules.check_lowers(resolve(chain, "glob:*"))
+
+
+HALVES = """toy (float[N,4] x) => (float[N,4] y) {
+    [m1] a = MatMul(x, w) [down] h = Cast<to = 10>(a) [m2] b = MatMul(h, v) [up] y = Cast<to = 1>(b) }"""
+
+
+def test_what_the_model_types_as_half_is_shown_as_half(open_toy: Open) -> None:
+    model = open_toy(HALVES, {"w": normal(4, 4), "v": normal(4, 4).astype(np.float16)})
+    assert shown(resolve(model)) == "int8 fp16 fp16 fp32"
+    with pytest.raises(InputError, match="'m2', but its tensors are fp16 in the model itself"):
+        resolve(model, "m2")
+
+
+def test_what_comes_after_a_plugin_stays_in_the_fallback(open_toy: Open) -> None:
+    text = """toy (float[N,4] x) => (float[N,4] y) {
+        [m1] a = MatMul(x, w) [plug] b = Plugin_TRT(a) [relu] c = Relu(a) [m2] y = Add(b, c) }"""
+    model = open_toy(text, {"w": normal(4, 4)})
+    assert resolve(model, fallback="fp16")["relu"] == "fp16"
+    assert "not calibrated" in resolve(model, fallback="fp16").nodes["m2"].reason
