@@ -93,7 +93,7 @@ def _check_header(path: Path, header: Header, spec: InputSpec, batched: bool) ->
             raise ShardError(
                 f"{label} has shape {shape}: axis {axis} is {length}, the model takes {_shown(spec.shape)}"
             )
-    if 0 in shape:
+    if (shape[0] == 0) if batched else (0 in shape):  # a sample itself may be empty: a cache of length 0
         raise ShardError(f"{label} has shape {shape}: no samples in it; delete the file or write it again")
 
 

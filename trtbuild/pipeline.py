@@ -11,7 +11,7 @@ from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, TableKey, cache_header
 from trtbuild import calibrate as calibration
 from trtbuild.engine import Engine
-from trtbuild.errors import InputError, LostPinError
+from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.golden import check as golden
 from trtbuild.golden import metric_file
 from trtbuild.golden.gate import Verdict
@@ -180,5 +180,11 @@ def _write(engine: Engine, request: Request, target: Target, key: str, folder: P
         lost = "; ".join(f"{pin.node} (asked {pin.wanted}, found {pin.found})" for pin in audited.lost)
         raise LostPinError(
             f"{len(audited.lost)} pins did not hold in what was built, nothing was kept: {lost}"
+        )
+    wanted = [name for name, node in request.precisions.nodes.items() if node.precision != "fp32"]
+    if wanted and len(audited.unlowered) == len(wanted):
+        raise BuildError(
+            f"none of the {len(wanted)} nodes meant for a lower precision has it in what was built: "
+            "nothing was kept"
         )
     return manifest.compose(engine, request, built, audited, artifact, key)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 WORST_SHOWN = 10
+UNLOWERED_SHOWN = 5
 LOG_WIDTH = 140  # columns, where stdout is no terminal
 Document = dict[str, Any]
 
@@ -84,7 +85,7 @@ def build(document: Document) -> None:
         f"pins: {audit['held']} held of {len(precision['pinned'])} asked, "
         f"{precision['share']:.1%} of {precision['lowerable']} nodes",
         *([f"audited on {document['target']['inspected']}"] if "inspected" in document["target"] else []),
-        *(f"meant for int8 but not: {node}" for node in audit["unlowered"]),
+        *_unlowered(audit),
         *(f"not calibrated: {node} ({why})" for node, why in document["model"]["not_calibrated"].items()),
     ):
         _line(console, line)
@@ -101,9 +102,8 @@ def inspect(document: Document) -> None:
     _line(console, f"layers by precision: {_histogram(document['audit']['histogram'])}")
     for key, value in document["target"].items():
         _line(console, f"{key}: {value}")
-    if document["audit"]["unlowered"]:
-        names = ", ".join(document["audit"]["unlowered"])
-        _line(console, f"meant for int8 but not: {names}")
+    for line in _unlowered(document["audit"]):
+        console.print(escape(line), highlight=False)
 
 
 def verdict(document: Document) -> None:
@@ -171,3 +171,10 @@ def _sqnr(difference: Document) -> float:
 
 def _histogram(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {precision}" for precision, count in counts.items())
+
+
+def _unlowered(audit: Document) -> list[str]:
+    """A line on the nodes that stayed above the precision they were meant for, if there are any."""
+    names = audit["unlowered"]
+    more = f" and {len(names) - UNLOWERED_SHOWN} more" if len(names) > UNLOWERED_SHOWN else ""
+    return [f"not lowered as meant: {', '.join(names[:UNLOWERED_SHOWN])}{more}"] if names else []

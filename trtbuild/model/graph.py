@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+NO_TENSOR = "trtbuild.no_tensor"  # in a value's meta: a sequence, an optional or a map
 QDQ = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
@@ -24,6 +25,11 @@ def node_name(node: ir.Node) -> str:
 def is_float_tensor(value: ir.Value) -> bool:
     """Whether the value is a tensor of floats, as far as shape inference could tell."""
     return isinstance(value.type, ir.TensorType) and value.dtype in FLOATS
+
+
+def may_be_float(value: ir.Value) -> bool:
+    """As `is_float_tensor`, or nobody knows: behind an operator that ONNX cannot infer the type of."""
+    return is_float_tensor(value) or (value.type is None and NO_TENSOR not in value.meta)
 
 
 def has_floats(node: ir.Node) -> bool:

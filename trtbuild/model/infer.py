@@ -6,7 +6,7 @@ import onnx.defs
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from trtbuild.model.graph import bodies_of
+from trtbuild.model.graph import NO_TENSOR, bodies_of
 
 
 def infer_types(model: ir.Model) -> None:
@@ -33,6 +33,7 @@ def _forget_sequences(graph: ir.Graph) -> set[ir.Value]:
                 found.add(value)
                 if isinstance(value.type, ir.TensorType):
                     value.type, value.shape = None, None
+                value.meta[NO_TENSOR] = True
     return found
 
 

@@ -15,7 +15,7 @@ from calibrators.shards import InputSpec
 from trtbuild.errors import InputError
 from trtbuild.model import files
 from trtbuild.model.foreign import checked
-from trtbuild.model.graph import QDQ, activations, fed_values, is_float_tensor
+from trtbuild.model.graph import QDQ, activations, fed_values, may_be_float
 from trtbuild.model.infer import infer_types
 from trtbuild.model.normalise import Normalisation, normalise
 from trtbuild.model.runnable import unregistered_operators, unrunnable
@@ -70,8 +70,16 @@ class Model:
     @functools.cached_property
     def compared(self) -> tuple[str, ...]:
         """The float activations that golden and candidate must both show, in graph order."""
-        given = set(self.given)
-        return tuple(name for name in _fed_floats(self.normalised, skip=self.unrunnable) if name in given)
+        given, hidden = set(self.given), set(self.hidden)
+        floats = _fed_floats(self.normalised, skip=self.unrunnable)
+        return tuple(name for name in floats if name in given and name not in hidden)
+
+    @functools.cached_property
+    def hidden(self) -> tuple[str, ...]:
+        """Activations in bfloat16, which ONNX Runtime cannot hand out as an array: not compared."""
+        return tuple(
+            str(value.name) for value in activations(self.graph) if value.dtype == ir.DataType.BFLOAT16
+        )
 
     @functools.cached_property
     def removed(self) -> tuple[str, ...]:
@@ -108,7 +116,7 @@ def _fed_floats(model: ir.Model, skip: Mapping[str, str] | None = None) -> list[
     return [
         str(value.name)
         for value in activations(model.graph)
-        if value in fed and is_float_tensor(value) and _producer_name(value) not in (skip or {})
+        if value in fed and may_be_float(value) and _producer_name(value) not in (skip or {})
     ]
 
 

@@ -105,10 +105,23 @@ def _mend_resizes(graph: ir.Graph, upsamples: list[tuple[str | None, str | None]
         resize.attributes["coordinate_transformation_mode"] = ir.AttrString(
             "coordinate_transformation_mode", "asymmetric"
         )
-        resize.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+        resize.attributes["nearest_mode"] = ir.AttrString("nearest_mode", _nearest_mode(resize))
     if len(resizes) == len(upsamples):
         for resize, (name, output) in zip(resizes, upsamples, strict=True):
             resize.name, resize.outputs[0].name = name, output
+
+
+def _nearest_mode(resize: ir.Node) -> str:
+    """How ONNX Runtime rounds in a Resize of opset 10: down where it stretches, up where it shrinks."""
+    scales = resize.inputs[2].const_value if resize.inputs[2] is not None else None
+    if scales is None or not (scales.numpy() < 1).any():
+        return "floor"
+    if (scales.numpy() > 1).any():
+        raise InputError(
+            f"Resize {resize.name!r} of an opset before {RESIZE_CHANGED} shrinks one axis and stretches "
+            f"another, which later opsets cannot say; export the model with opset {RESIZE_CHANGED} or later"
+        )
+    return "ceil"
 
 
 def _opset_message(before: int, reason: str) -> str:

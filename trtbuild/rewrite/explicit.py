@@ -14,11 +14,13 @@ from calibrators.errors import CalibratorError
 from calibrators.scale import scale_of
 from calibrators.table import RangeTable
 from trtbuild.errors import InputError
-from trtbuild.model.graph import node_name
+from trtbuild.model.graph import activations, node_name
 from trtbuild.model.model import Model
 from trtbuild.precision.forms import Edge, NoForm, half_form, int8_forms
 from trtbuild.precision.map import PrecisionMap
-from trtbuild.rewrite.half import HALF_TYPES, HalfCasts, Rendering
+from trtbuild.rewrite.half import HALF_TYPES, RAW, HalfCasts, Rendering
+
+ADDED = (RAW, "::fp16", "::bf16", "::float", "::int8", "::scale", "::zero_point")
 
 
 def ranges_needed(model: Model) -> tuple[str, ...]:
@@ -45,6 +47,7 @@ def explicit(
     rewritten = model.normalised.clone()
     if model.quantized:
         return rewritten
+    _check_original(model)
     forms = int8_forms(model.graph)
     casts = HalfCasts(rewritten.graph, rendering)
     for node in list(rewritten.graph):
@@ -61,6 +64,17 @@ def explicit(
                 casts.lower(node, half, precision)
     casts.drop_unread()
     return rewritten
+
+
+def _check_original(model: Model) -> None:
+    """Raise InputError for a model that was rendered before: its names are those that would be added."""
+    names = [*model.graph.initializers, *(str(value.name) for value in activations(model.graph))]
+    for name in names:
+        if name.endswith(ADDED):
+            raise InputError(
+                f"{model.path} has a tensor called {name!r}, as explicit models that trtbuild wrote have; "
+                "build from the original model"
+            )
 
 
 def _quantize(graph: ir.Graph, node: ir.Node, edge: Edge, table: RangeTable | None) -> None:

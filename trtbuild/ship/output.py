@@ -43,6 +43,10 @@ def check_destination(engine: Engine, output: Path | None) -> None:
             pass
     except OSError as error:
         raise InputError(f"-o {output}: cannot write into {output.parent}: {error.strerror}") from error
+    if data_of(output).exists() and not manifest_of(output).exists():
+        raise InputError(
+            f"-o {output}: {data_of(output)} would be taken for its weights; move that file away"
+        )
     if output.is_dir():
         raise InputError(f"-o {output} is a folder; give a file name")
 

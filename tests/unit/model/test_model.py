@@ -119,3 +119,19 @@ def test_opening_writes_nothing(write_toy: Callable[..., Path], capfd: pytest.Ca
     )
     Model.open(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_onnx_cannot_type_is_compared_too(open_toy):
+    """ONNX Runtime's own operators have no type inference in ONNX: nobody knows, so it is looked at."""
+    text = """toy (float[N,4] x) => (float[N,4] y) {
+        a = MatMul(x, w) b = com.microsoft.Gelu(a) c = MatMul(b, w) y = Relu(c) }"""
+    model = open_toy(text, {"w": np.eye(4, dtype=np.float32)}, domains="com.microsoft")
+    assert model.compared == ("a", "b", "c", "y")
+
+
+def test_bfloat16_is_hidden_from_the_comparison(open_toy):
+    text = "toy (float[N,4] x) => (float[N,4] y) { h = Cast<to = 16>(x) b = Identity(h) y = Cast<to = 1>(b) }"
+    model = open_toy(text)
+    assert set(model.hidden) <= {"h", "b"}
+    assert model.hidden
+    assert model.compared == ("y",)

@@ -393,3 +393,16 @@ def test_a_sequence_is_no_tensor(
     x = np.array([[4, 2, -4, 0]], np.float32)  # exact in int8 and fp16, but for 2
     seen = run(explicit(model, precisions, table, "simulated"), {"x": x})["y"]
     assert np.allclose(seen, x, atol=0.02)
+
+
+@pytest.mark.parametrize("scale", [0.6, 0.5, 1.7, 2.0])
+def test_an_old_nearest_resize_keeps_its_rounding(check: Callable[..., Model], scale: float) -> None:
+    scales = np.array([1, 1, scale, scale], np.float32)
+    text = 'toy (float[1,2,10,10] x) => (float[a,b,c,d] y) { r = Relu(x) y = Resize<mode = "nearest">(r, s) }'
+    check(text, {"s": scales}, opset=10)
+
+
+def test_an_old_resize_both_ways_is_refused(open_toy: Callable[..., Model]) -> None:
+    text = 'toy (float[1,2,10,10] x) => (float[a,b,c,d] y) { y = Resize<mode = "nearest">(x, s) }'
+    with pytest.raises(InputError, match="shrinks one axis and stretches another"):
+        open_toy(text, {"s": np.array([1, 1, 0.5, 2], np.float32)}, opset=10)

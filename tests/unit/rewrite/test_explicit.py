@@ -15,7 +15,9 @@ from calibrators.table import RangeTable
 from trtbuild.errors import InputError
 from trtbuild.model import files
 from trtbuild.model.model import Model
+from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
+from trtbuild.recipe import PrecisionSection
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.explicit import explicit, ranges_needed
 
@@ -273,3 +275,12 @@ def test_a_model_with_its_own_qdq_comes_back_as_it_is(open_toy: Open, resolve: R
     same = explicit(model, resolve(model), None, "typed")
     assert ir.to_proto(same).SerializeToString() == ir.to_proto(model.normalised).SerializeToString()
     assert same is not model.normalised
+
+
+def test_a_model_that_was_rendered_before_is_refused(open_toy, write_toy):
+    text = "toy (float[N,4] x) => (float[N,4] y) { a = Relu(x) y = MatMul(a, w) }"
+    model = open_toy(text, {"w": np.eye(4, dtype=np.float32)})
+    half = rules.resolve(model, PrecisionSection.model_validate({"default": "fp16"}), [])
+    again = Model.open(write_toy(ir.to_proto(explicit(model, half, None, "simulated"))))
+    with pytest.raises(InputError, match="build from the original model"):
+        explicit(again, rules.resolve(again, PrecisionSection(), []), None, "simulated")
