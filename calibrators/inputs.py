@@ -33,19 +33,20 @@ def sample_axis(inputs: Sequence[InputSpec]) -> tuple[bool, int | None]:
     """Return whether axis 0 enumerates samples, and the batch size the model fixes there (None: any)."""
     if not all(spec.shape for spec in inputs):
         return False, None
-    fixed = {spec.shape[0] for spec in inputs} - {None}
-    if len(fixed) > 1:
-        return False, None
-    return True, fixed.pop() if fixed else None
+    lengths = {spec.shape[0] for spec in inputs}
+    if len(lengths) == 1 or lengths == {None, 1}:
+        return True, 1 if 1 in lengths else lengths.pop()
+    return False, None  # a vector of two beside a batch of any length is no batch of two
 
 
-def check_headers(path: Path, headers: Mapping[str, Header], inputs: Sequence[InputSpec]) -> int:
+def check_headers(
+    path: Path, headers: Mapping[str, Header], inputs: Sequence[InputSpec], batched: bool
+) -> int:
     """Return how many samples a shard holds.
 
     Raises ShardError, naming the file, when its arrays are not what the inputs take: another set of
     names, another dtype, rank or static axis, different numbers of samples, or none.
     """
-    batched, _ = sample_axis(inputs)
     _check_names(path, headers, inputs)
     for spec in inputs:
         _check_header(path, headers[spec.name], spec, batched)

@@ -65,17 +65,26 @@ class ShardSet:
     """The samples of a folder. Make one with ``ShardSet.open``.
 
     batched: axis 0 of every array enumerates samples. It does when axis 0 of all the model's inputs is
-    dynamic or the same constant; otherwise each file is one feed and counts as one sample.
+    dynamic or the same constant, unless ``open`` is told otherwise; if not, each file is one feed and
+    counts as one sample.
     """
 
-    def __init__(self, shards: tuple[_Shard, ...], inputs: tuple[InputSpec, ...]) -> None:
+    def __init__(
+        self,
+        shards: tuple[_Shard, ...],
+        inputs: tuple[InputSpec, ...],
+        batched: bool,
+        fixed_batch: int | None,
+    ) -> None:
         self._shards = shards
         self.inputs = inputs
-        self.batched, self._fixed_batch = sample_axis(inputs)
+        self.batched, self._fixed_batch = batched, fixed_batch
 
     @classmethod
-    def open(cls, folder: Path, inputs: Sequence[InputSpec]) -> ShardSet:
+    def open(cls, folder: Path, inputs: Sequence[InputSpec], may_batch: bool = True) -> ShardSet:
         """Find the .npy, .npz and .safetensors files of a folder and check their headers; no data is read.
+
+        ``may_batch=False``: axis 0 is no batch even where it looks like one (the points of one cloud).
 
         Files are taken in the order of their names; other files and subfolders are ignored. Every file
         must hold each input of the model and nothing else; an .npy file serves a model with one input.
@@ -87,9 +96,9 @@ class ShardSet:
         """
         if not inputs:
             raise ShardError(f"{folder}: the model has no inputs, so there is nothing to feed")
-        batched, _ = sample_axis(inputs)
+        batched, fixed_batch = sample_axis(inputs) if may_batch else (False, None)
         shards = tuple(_open_shard(path, inputs, batched) for path in _shard_files(folder))
-        return cls(shards, tuple(inputs))
+        return cls(shards, tuple(inputs), batched, fixed_batch)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -221,7 +230,7 @@ def _open_shard(path: Path, inputs: Sequence[InputSpec], batched: bool) -> _Shar
         )
     status = _stat(path)
     headers = read_headers(path, npy_name=inputs[0].name)
-    samples = check_headers(path, headers, inputs)
+    samples = check_headers(path, headers, inputs, batched)
     shapes = [headers[spec.name].shape for spec in inputs]
     of_one_sample = tuple(shape[1:] if batched else shape for shape in shapes)
     return _Shard(path, samples, of_one_sample, status.st_size, status.st_mtime_ns)

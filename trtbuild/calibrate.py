@@ -21,7 +21,8 @@ from trtbuild.targets.session import Tensors, infer, per_sample, runner
 
 def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> TableKey:
     """What a table of this model, these shards and these methods is stored and looked up by."""
-    return TableKey(model=model.sha256, shards=shards.fingerprint(), method=section.describe())
+    samples = shards.fingerprint() if shards.batched else f"{shards.fingerprint()} one sample each"
+    return TableKey(model=model.sha256, shards=samples, method=section.describe())
 
 
 def calibrate(model: Model, shards: ShardSet, section: CalibrationSection, batch: int) -> RangeTable:

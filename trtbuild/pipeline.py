@@ -45,7 +45,7 @@ def calibrate(engine: Engine, model: Model | None = None) -> tuple[RangeTable, P
     """
     model = model or Model.open(engine.model)
     calibration.require_float(model)
-    shards = ShardSet.open(engine.require_shards(), model.inputs)
+    shards = ShardSet.open(engine.require_shards(), model.inputs, engine.recipe.model.batched)
     section = engine.recipe.calibration
     path = None
     if engine.builds is not None:
@@ -138,7 +138,7 @@ def validate(engine: Engine, build: Build) -> Verdict:
     if model.sha256 != build.manifest["model"]["sha256"]:
         raise InputError(f"{engine.model} is not the model that {build.key} was built from; build again")
     build.verify()
-    shards = ShardSet.open(engine.require_samples(), model.inputs)
+    shards = ShardSet.open(engine.require_samples(), model.inputs, engine.recipe.model.batched)
     metric = None
     if section.metric is not None and engine.labels is not None:
         metric = metric_file.load(section.metric, engine.folder, engine.labels)
@@ -165,7 +165,7 @@ def _request(engine: Engine, model: Model, precisions: PrecisionMap) -> Request:
     table = calibrate(engine, model)[0] if needs_table else None
     shards = None
     if engine.shards is not None and (engine.builds is None or engine.shards.is_dir()):
-        shards = ShardSet.open(engine.shards, model.inputs)
+        shards = ShardSet.open(engine.shards, model.inputs, engine.recipe.model.batched)
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     return Request(model, precisions, table, profiles, engine.recipe)
 

@@ -44,7 +44,10 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
+    """`batched = false`: axis 0 of the inputs is no batch, although it looks like one."""
+
     path: str = "model.onnx"
+    batched: bool = True
 
 
 class InputSection(Section):

@@ -224,3 +224,17 @@ def test_an_axis_that_is_as_long_as_the_batch_by_chance_is_not_cut(open_toy, sha
     text = "toy (float[4,4,4] x) => (float[4,4,4] y) { t = Transpose<perm = [1,0,2]>(x) y = MatMul(t, w1) }"
     model = open_toy(text, W)
     assert ranges(calibrate(model, shards(model, {"x": x}), section(), 8))["t"] == np.abs(x).max()
+
+
+def test_a_cloud_of_points_is_one_sample(open_toy, shards, tmp_path):
+    """Its first axis looks like a batch; fed in eights, the sum over it would be far too small."""
+    points = np.abs(RNG.standard_normal((1000, 4))).astype(np.float32)
+    text = "toy (float[points,4] x) => (float[1,4] y) { s = ReduceSum(x, axis) y = MatMul(s, w1) }"
+    model = open_toy(text, {**W, "axis": np.array([0])})
+    guessed = shards(model, {"x": points})
+    told = ShardSet.open(guessed.files[0].parent, model.inputs, may_batch=False)
+    assert told.samples == 1
+    assert ranges(calibrate(model, told, section(), 8))["s"] == pytest.approx(
+        points.sum(axis=0).max(), rel=1e-5
+    )
+    assert table_key(model, told, section()) != table_key(model, guessed, section())

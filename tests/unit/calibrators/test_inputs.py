@@ -22,7 +22,8 @@ def spec(name: str, *shape: int | None) -> InputSpec:
         ([spec("x", None, 3)], (True, None)),
         ([spec("x", None), spec("y", None, None)], (True, None)),
         ([spec("x", 4, 3)], (True, 4)),
-        ([spec("x", 4, 3), spec("y", None)], (True, 4)),
+        ([spec("x", 1, 3), spec("y", None)], (True, 1)),
+        ([spec("x", 4, 3), spec("y", None)], (False, None)),  # y may be of any length, x is four of something
         ([spec("x", 4, 3), spec("y", 2)], (False, None)),
         ([spec("x", None, 3), spec("y")], (False, None)),
     ],
@@ -39,9 +40,9 @@ def test_a_length_that_no_axis_has(length):
 
 def test_counts_the_samples_of_a_batched_model_and_one_otherwise():
     headers = {"x": Header("float32", (5, 3)), "y": Header("float32", (5,))}
-    assert check_headers(Path("a"), headers, [spec("x", None, 3), spec("y", None)]) == 5
+    assert check_headers(Path("a"), headers, [spec("x", None, 3), spec("y", None)], True) == 5
     headers = {"x": Header("float32", (4, 3)), "y": Header("float32", ())}
-    assert check_headers(Path("a"), headers, [spec("x", 4, 3), spec("y")]) == 1
+    assert check_headers(Path("a"), headers, [spec("x", 4, 3), spec("y")], False) == 1
 
 
 @pytest.mark.parametrize(
@@ -66,17 +67,17 @@ def test_counts_the_samples_of_a_batched_model_and_one_otherwise():
 )
 def test_an_array_that_the_model_does_not_take(name, header, message):
     with pytest.raises(ShardError, match="^a.npz: .*" + message):
-        check_headers(Path("a.npz"), {name: header}, [spec("x", None, 3)])
+        check_headers(Path("a.npz"), {name: header}, [spec("x", None, 3)], True)
 
 
 def test_a_name_that_is_nearly_right_is_suggested():
     headers = {"input_id": Header("float32", (5,)), "mask": Header("float32", (5,))}
     inputs = [spec("input_ids", None), spec("mask", None)]
     with pytest.raises(ShardError, match="is 'input_id' meant to be 'input_ids'\\?"):
-        check_headers(Path("a"), headers, inputs)
+        check_headers(Path("a"), headers, inputs, True)
 
 
 def test_inputs_that_disagree_on_the_number_of_samples():
     headers = {"x": Header("float32", (5, 3)), "y": Header("float32", (6,))}
     with pytest.raises(ShardError, match="disagree on the number of samples: 'x' 5, 'y' 6"):
-        check_headers(Path("a"), headers, [spec("x", None, 3), spec("y", None)])
+        check_headers(Path("a"), headers, [spec("x", None, 3), spec("y", None)], True)
