@@ -197,7 +197,7 @@ def test_tensorrt_rtx_parses_what_was_asked(
     layers = layers_of(trt, network, model.graph)
     audited = audit(precisions, layers)
     assert audited.lost == ()
-    assert audited.unlowered == ()
+    assert {precisions.nodes[name].op_type for name in audited.unlowered} <= COMPUTED_IN_FLOAT
     assert audited.held == len(precisions.pinned) == 3
     int8 = {node for layer in layers if layer.precision == "int8" for node in layer.nodes}
     assert int8 == {name for name, node in precisions.nodes.items() if node.precision == "int8"}
@@ -233,4 +233,5 @@ def check_build(path: Path, recipe: Recipe, table: RangeTable, folder: Path) -> 
     built = target.build(request, folder / target.artifact)
     assert (folder / target.artifact).stat().st_size > 10_000
     audited = audit(precisions, built.layers)
-    assert (audited.held, audited.lost, audited.unlowered) == (3, (), ())
+    assert (audited.held, audited.lost) == (3, ())
+    assert {precisions.nodes[name].op_type for name in audited.unlowered} <= COMPUTED_IN_FLOAT
