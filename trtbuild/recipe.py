@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 Precision = Literal["int8", "fp16", "bf16", "fp32"]
-Shape = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]  # TOML has lists only
+Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]  # strict: TOML has lists only
 SELECTORS = ("name", "type", "pattern", "position", "weights_below")
 
 

@@ -238,3 +238,11 @@ def test_a_cloud_of_points_is_one_sample(open_toy, shards, tmp_path):
         points.sum(axis=0).max(), rel=1e-5
     )
     assert table_key(model, told, section()) != table_key(model, guessed, section())
+
+
+def test_a_sample_may_hold_an_empty_cache(open_toy, shards):
+    text = """toy (float[N,4] x, float[N,past,4] p) => (float[N,4] y) {
+        s = ReduceSum<keepdims = 0>(p, axis) a = Add(x, s) y = MatMul(a, w1) }"""
+    model = open_toy(text, {**W, "axis": np.array([1])})
+    feeds = {"x": X, "p": np.zeros((5, 0, 4), np.float32)}
+    assert ranges(calibrate(model, shards(model, feeds), section(), 8)) == {"a": np.abs(X).max()}

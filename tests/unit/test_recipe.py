@@ -143,7 +143,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("[precision]\ndefault = 8", "precision.default"),
         ("precision = 3", "precision"),
         ("[inputs.x]\nmin=[true]\nopt=[1]\nmax=[1]", "inputs.x.min.0"),
-        ("[inputs.x]\nmin=[0]\nopt=[1]\nmax=[1]", "inputs.x.min.0"),
+        ("[inputs.x]\nmin=[-1]\nopt=[1]\nmax=[1]", "inputs.x.min.0"),
         ("[inputs.x]\nmin=[1.5]\nopt=[2]\nmax=[2]", "inputs.x.min.0"),
         ("[inputs.x]\nmin=[1]\nopt=[1]", "inputs.x.max"),
         ('pin = "last:2"', "pin"),
