@@ -16,7 +16,7 @@ from trtbuild.progress import track
 from trtbuild.recipe import CalibrationSection
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.explicit import ranges_needed
-from trtbuild.targets.session import Tensors, infer, per_sample, runner
+from trtbuild.targets.session import Tensors, infer, per_sample, real_rows, runner
 
 
 def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> TableKey:
@@ -61,7 +61,8 @@ def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch
         shards.batches(batch), "calibrating, samples", shards.samples, lambda item: len(item.names)
     )
     if not produced:
-        yield from (item.feeds for item in batches)
+        own = inputs if shards.batched else ()
+        yield from (real_rows(item.feeds, own, len(item.names)) for item in batches)
         return
     with runner(
         with_outputs(model.normalised, produced, cut=bool(model.unrunnable)), "calibration"
@@ -70,10 +71,8 @@ def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch
             outputs, real = infer(active, item.feeds, _samples(item)), len(item.names)
             filled_up = shards.batched and len(next(iter(item.feeds.values()))) > real
             rows = per_sample(active, item.feeds, outputs, _samples(item)) if filled_up else set()
-            yield {
-                name: array[:real] if name in rows or (filled_up and name in item.feeds) else array
-                for name, array in {**item.feeds, **outputs}.items()
-            }
+            rows_of = {*item.feeds, *rows} if filled_up else ()
+            yield real_rows({**item.feeds, **outputs}, rows_of, real)
 
 
 def _samples(item: Batch) -> str:

@@ -45,7 +45,7 @@ def calibrate(engine: Engine, model: Model | None = None) -> tuple[RangeTable, P
     """
     model = model or Model.open(engine.model)
     calibration.require_float(model)
-    shards = ShardSet.open(engine.require_shards(), model.inputs, engine.recipe.model.batched)
+    shards = _open_shards(engine.require_shards(), engine, model)
     section = engine.recipe.calibration
     path = None
     if engine.builds is not None:
@@ -95,7 +95,7 @@ def calibrate_to(engine: Engine, output: Path | None, version: str) -> tuple[Ran
 def build(engine: Engine, target_name: str = "auto", output: Path | None = None) -> Build:
     """Calibrate if needed, build, audit, and store; with `output` also write it there, the manifest beside.
 
-    Raises LostPinError when a pin did not hold: nothing is stored then.
+    Raises LostPinError when a pin did not hold, BuildError when nothing was lowered: nothing is stored then.
     """
     target = choose(target_name)
     if target_name == "auto":
@@ -138,7 +138,7 @@ def validate(engine: Engine, build: Build) -> Verdict:
     if model.sha256 != build.manifest["model"]["sha256"]:
         raise InputError(f"{engine.model} is not the model that {build.key} was built from; build again")
     build.verify()
-    shards = ShardSet.open(engine.require_samples(), model.inputs, engine.recipe.model.batched)
+    shards = _open_shards(engine.require_samples(), engine, model)
     metric = None
     if section.metric is not None and engine.labels is not None:
         metric = metric_file.load(section.metric, engine.folder, engine.labels)
@@ -165,9 +165,13 @@ def _request(engine: Engine, model: Model, precisions: PrecisionMap) -> Request:
     table = calibrate(engine, model)[0] if needs_table else None
     shards = None
     if engine.shards is not None and (engine.builds is None or engine.shards.is_dir()):
-        shards = ShardSet.open(engine.shards, model.inputs, engine.recipe.model.batched)
+        shards = _open_shards(engine.shards, engine, model)
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     return Request(model, precisions, table, profiles, engine.recipe)
+
+
+def _open_shards(folder: Path, engine: Engine, model: Model) -> ShardSet:
+    return ShardSet.open(folder, model.inputs, may_batch=engine.recipe.model.batched)
 
 
 def _write(engine: Engine, request: Request, target: Target, key: str, folder: Path) -> store.Manifest:

@@ -246,3 +246,11 @@ def test_a_sample_may_hold_an_empty_cache(open_toy, shards):
     model = open_toy(text, {**W, "axis": np.array([1])})
     feeds = {"x": X, "p": np.zeros((5, 0, 4), np.float32)}
     assert ranges(calibrate(model, shards(model, feeds), section(), 8)) == {"a": np.abs(X).max()}
+
+
+def test_rows_that_fill_up_do_not_count_where_only_inputs_are_read(open_toy, shards):
+    """Three samples in a batch fixed at two: the last one is fed twice and counted once."""
+    x = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [9, 9, 9, 9]], np.float32)
+    model = open_toy("toy (float[2,4] x) => (float[2,4] y) { y = MatMul(x, w1) }", {"w1": W["w1"]})
+    found = calibrate(model, shards(model, {"x": x}), section("percentile:60"), 8)
+    assert ranges(found)["x"] == pytest.approx(1, rel=1e-3)  # counted twice, 9 would be half of all

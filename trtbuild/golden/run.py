@@ -21,7 +21,7 @@ from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.progress import track
 from trtbuild.rewrite.cut import with_outputs
-from trtbuild.targets.session import Tensors, infer, per_sample, runner
+from trtbuild.targets.session import Tensors, infer, per_sample, real_rows, runner
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,8 @@ def run_outputs(model: Model, candidate: ir.Model, shards: ShardSet) -> Iterator
             if shards.batched and rows_of is None and len(next(iter(batch.feeds.values()))) > 1:
                 rows_of = per_sample(golden_runner, batch.feeds, golden, first)
             real = len(batch.names)
-            yield BatchOutputs(batch.names, rows_of, _cut(golden, rows_of, real), _cut(seen, rows_of, real))
-
-
-def _cut(outputs: Tensors, rows_of: set[str] | None, real: int) -> Tensors:
-    return {name: array[:real] if name in (rows_of or ()) else array for name, array in outputs.items()}
+            golden, seen = (real_rows(side, rows_of or (), real) for side in (golden, seen))
+            yield BatchOutputs(batch.names, rows_of, golden, seen)
 
 
 @contextmanager

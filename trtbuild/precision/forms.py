@@ -16,8 +16,10 @@ import onnx_ir as ir
 
 from trtbuild.model import patterns
 from trtbuild.model.graph import QDQ, bodies_of, fed_values, is_constant, is_float_tensor, node_name
+from trtbuild.recipe import Precision
 
-HALVES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
+HALF_TYPES: dict[str, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+HALF_OF: dict[ir.DataType | None, Precision] = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 TYPE_FROM_ATTRIBUTE = frozenset(
     {"Cast", "CastLike", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform"}
 )
@@ -147,7 +149,7 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
     allowed = {
         constraint.type_param_str
         for constraint in schema.type_constraints
-        if HALVES[half] in constraint.allowed_type_strs
+        if f"tensor({HALF_TYPES[half].name.lower()})" in constraint.allowed_type_strs
     }
     inputs = _float_parameters(node.inputs, schema.inputs)
     outputs = _float_parameters(node.outputs, schema.outputs)

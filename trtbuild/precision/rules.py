@@ -11,14 +11,12 @@ import onnx_ir as ir
 from trtbuild.errors import InputError
 from trtbuild.model.graph import has_floats, node_name
 from trtbuild.model.model import Model
-from trtbuild.precision.forms import NoForm, fused_conv, half_form, int8_forms
+from trtbuild.precision.forms import HALF_OF, NoForm, fused_conv, half_form, int8_forms
 from trtbuild.precision.map import NodePrecision, PrecisionMap, RuleMatch
 from trtbuild.precision.select import select
 from trtbuild.recipe import Pin, Precision, PrecisionSection
 
 HEIGHT = {"int8": 0, "fp16": 1, "bf16": 1, "fp32": 2}
-
-NATIVE: dict[ir.DataType | None, Precision] = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 
 
 def resolve(model: Model, section: PrecisionSection, pins: Sequence[Pin]) -> PrecisionMap:
@@ -153,7 +151,7 @@ def _decided(node: ir.Node, precision: Precision, reason: str, lowered: bool = F
 
 def _native_half(node: ir.Node) -> Precision | None:
     """The half that the model itself gives to the node's outputs."""
-    return next((NATIVE[value.dtype] for value in node.outputs if value.dtype in NATIVE), None)
+    return next((HALF_OF[value.dtype] for value in node.outputs if value.dtype in HALF_OF), None)
 
 
 def _dequantized(value: ir.Value | None) -> bool:

@@ -16,9 +16,9 @@ from calibrators.table import RangeTable
 from trtbuild.errors import InputError
 from trtbuild.model.graph import activations, node_name
 from trtbuild.model.model import Model
-from trtbuild.precision.forms import Edge, NoForm, half_form, int8_forms
+from trtbuild.precision.forms import HALF_TYPES, Edge, NoForm, half_form, int8_forms
 from trtbuild.precision.map import PrecisionMap
-from trtbuild.rewrite.half import HALF_TYPES, RAW, HalfCasts, Rendering
+from trtbuild.rewrite.half import RAW, HalfCasts, Rendering
 
 ADDED = (RAW, "::fp16", "::bf16", "::float", "::int8", "::scale", "::zero_point")
 

@@ -10,11 +10,10 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from trtbuild.precision.forms import HalfForm
+from trtbuild.precision.forms import HALF_TYPES, HalfForm
 
 Rendering = Literal["typed", "simulated"]
 RAW = "::raw"  # what a lowered node writes, before rounding; the rounded tensor keeps the name
-HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 
 class HalfCasts:

@@ -7,7 +7,7 @@ numbers, and fused nodes lose the tensors that the golden diff compares.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,8 @@ def per_sample(active: Any, feeds: Tensors, outputs: Tensors, samples: str) -> s
         for name, array in outputs.items()
         if array.ndim and len(array) == length and np.allclose(np.roll(array, 1, axis=0), moved[name])
     }
+
+
+def real_rows(tensors: Tensors, rows_of: Container[str], count: int) -> Tensors:
+    """The tensors with the first `count` rows of those in `rows_of`; the others whole."""
+    return {name: array[:count] if name in rows_of else array for name, array in tensors.items()}

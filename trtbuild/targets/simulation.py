@@ -11,14 +11,13 @@ from trtbuild.errors import BuildError, one_line
 from trtbuild.model import files
 from trtbuild.model.graph import QDQ, has_floats
 from trtbuild.model.runnable import unregistered_operators
+from trtbuild.precision.forms import HALF_OF
 from trtbuild.recipe import Precision, Recipe
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.explicit import explicit
 from trtbuild.rewrite.half import RAW
 from trtbuild.targets.base import Built, Layer, Request
 from trtbuild.targets.session import open_session
-
-HALVES: dict[ir.DataType | None, Precision] = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 
 
 class Simulation:
@@ -69,11 +68,11 @@ def _precision(node: ir.Node) -> Precision:
     if any(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers):
         return "int8"
     for value in node.outputs:
-        if value.dtype in HALVES:
-            return HALVES[value.dtype]
+        if value.dtype in HALF_OF:
+            return HALF_OF[value.dtype]
         for reader in value.consumers() if str(value.name).endswith(RAW) else ():
-            if reader.outputs[0].dtype in HALVES:
-                return HALVES[reader.outputs[0].dtype]
+            if reader.outputs[0].dtype in HALF_OF:
+                return HALF_OF[reader.outputs[0].dtype]
     return "fp32"
 
 
@@ -82,7 +81,7 @@ def _is_rounding(node: ir.Node) -> bool:
     if node.op_type != "Cast":
         return False
     value = node.inputs[0]
-    return node.outputs[0].dtype in HALVES or (value is not None and value.dtype in HALVES)
+    return node.outputs[0].dtype in HALF_OF or (value is not None and value.dtype in HALF_OF)
 
 
 def _check(model: ir.Model, path: Path) -> None:
