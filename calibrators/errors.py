@@ -11,3 +11,7 @@ class ShardError(CalibratorError):
 
 class TableError(CalibratorError):
     """A range table or a TensorRT calibration cache is missing, malformed or incomplete."""
+
+
+class DeviceError(CalibratorError):
+    """The machine lacks what feeding TensorRT takes: pycuda, a driver, a GPU, memory on it."""

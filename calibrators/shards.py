@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrators.errors import CalibratorError, ShardError
-from calibrators.formats import SUFFIXES, read_arrays, read_headers
-from calibrators.inputs import InputSpec, check_headers, sample_axis
+from calibrators.folder import Shard, find_shards, open_shard, unreadable
+from calibrators.formats import read_arrays
+from calibrators.inputs import InputSpec, sample_axis
 
-__all__ = ["Batch", "InputSpec", "ShardSet"]
+__all__ = ["Batch", "InputSpec", "Shard", "ShardSet"]
 
 _HASH_BLOCK_BYTES = 1 << 20
 
@@ -36,34 +37,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Shard:
-    path: Path
-    samples: int
-    shapes: tuple[tuple[int, ...], ...]  # of one sample, per input
-    size: int
-    mtime_ns: int
-
-    def check_unchanged(self) -> None:
-        status = _stat(self.path)
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
-            raise ShardError(f"{self.path} changed after it was checked; run again when nothing writes to it")
-
-
-@dataclass(frozen=True)
 class _Slice:
     """The samples start..stop-1 of a shard."""
 
-    shard: _Shard
+    shard: Shard
     start: int
     stop: int
 
     def names(self) -> list[str]:
-        return [f"{self.shard.path.stem}:{i}" for i in range(self.start, self.stop)]
+        return [self.shard.sample_name(i) for i in range(self.start, self.stop)]
 
 
 class ShardSet:
     """The samples of a folder. Make one with ``ShardSet.open``.
 
+    shards: its files in the order in which they are streamed, as their headers describe them.
     batched: axis 0 of every array enumerates samples. It does when axis 0 of all the model's inputs is
     dynamic or the same constant, unless ``open`` is told otherwise; if not, each file is one feed and
     counts as one sample.
@@ -71,12 +59,12 @@ class ShardSet:
 
     def __init__(
         self,
-        shards: tuple[_Shard, ...],
+        shards: tuple[Shard, ...],
         inputs: tuple[InputSpec, ...],
         batched: bool,
         fixed_batch: int | None,
     ) -> None:
-        self._shards = shards
+        self.shards = shards
         self.inputs = inputs
         self.batched, self._fixed_batch = batched, fixed_batch
 
@@ -97,16 +85,16 @@ class ShardSet:
         if not inputs:
             raise ShardError(f"{folder}: the model has no inputs, so there is nothing to feed")
         batched, fixed_batch = sample_axis(inputs) if may_batch else (False, None)
-        shards = tuple(_open_shard(path, inputs, batched) for path in _shard_files(folder))
+        shards = tuple(open_shard(path, inputs, batched) for path in find_shards(folder))
         return cls(shards, tuple(inputs), batched, fixed_batch)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return tuple(shard.path for shard in self._shards)
+        return tuple(shard.path for shard in self.shards)
 
     @property
     def samples(self) -> int:
-        return sum(shard.samples for shard in self._shards)
+        return sum(shard.samples for shard in self.shards)
 
     def extents(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Return input name -> the smallest and the largest length of each axis over all shards.
@@ -117,7 +105,7 @@ class ShardSet:
         for index, spec in enumerate(self.inputs):
             shapes = [
                 (shard.samples, *shard.shapes[index]) if self.batched else shard.shapes[index]
-                for shard in self._shards
+                for shard in self.shards
             ]
             lengths = list(zip(*shapes, strict=True))
             extents[spec.name] = (tuple(map(min, lengths)), tuple(map(max, lengths)))
@@ -133,7 +121,7 @@ class ShardSet:
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for shard in self._shards:
+        for shard in self.shards:
             name = os.fsencode(shard.path.name)
             digest.update(b"%d %b %d " % (len(name), name, shard.size))
             try:
@@ -141,7 +129,7 @@ class ShardSet:
                     while block := stream.read(_HASH_BLOCK_BYTES):
                         digest.update(block)
             except OSError as exc:
-                raise _unreadable(shard.path, exc) from exc
+                raise unreadable(shard.path, exc) from exc
             shard.check_unchanged()
         return digest.hexdigest()
 
@@ -159,7 +147,7 @@ class ShardSet:
             raise CalibratorError(f"batch size {size}, limit {limit}: both must be at least 1")
         if not self.batched:
             size = 1
-        return self._stream(_plan(self._shards, self._fixed_batch or size, limit))
+        return self._stream(_plan(self.shards, self._fixed_batch or size, limit))
 
     def _stream(self, plan: Iterator[list[_Slice]]) -> Iterator[Batch]:
         reader = _Reader(self.inputs[0].name, self.batched)
@@ -178,7 +166,7 @@ class _Reader:
     def __init__(self, npy_name: str, batched: bool) -> None:
         self._npy_name = npy_name
         self._batched = batched
-        self._shard: _Shard | None = None
+        self._shard: Shard | None = None
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def cut(self, part: _Slice) -> dict[str, NDArray[Any]]:
@@ -208,46 +196,7 @@ class _Reader:
         )
 
 
-def _shard_files(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    except OSError as exc:
-        raise ShardError(f"{folder}: expected a folder of shards: {exc.strerror or exc}") from exc
-    files = [path for path in entries if path.suffix.lower() in SUFFIXES]
-    if not files:
-        raise ShardError(f"{folder}: no shards in it; expected files ending in {', '.join(SUFFIXES)}")
-    by_stem: dict[str, Path] = {}
-    for path in files:
-        if (other := by_stem.setdefault(path.stem, path)) is not path:
-            raise ShardError(f"{path}: {other.name} has the same stem: sample names collide; rename one")
-    return files
-
-
-def _open_shard(path: Path, inputs: Sequence[InputSpec], batched: bool) -> _Shard:
-    if path.suffix.lower() == ".npy" and len(inputs) > 1:
-        raise ShardError(
-            f"{path} holds one array, the model has {len(inputs)} inputs; write them into one .npz"
-        )
-    status = _stat(path)
-    headers = read_headers(path, npy_name=inputs[0].name)
-    samples = check_headers(path, headers, inputs, batched)
-    shapes = [headers[spec.name].shape for spec in inputs]
-    of_one_sample = tuple(shape[1:] if batched else shape for shape in shapes)
-    return _Shard(path, samples, of_one_sample, status.st_size, status.st_mtime_ns)
-
-
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError as exc:
-        raise _unreadable(path, exc) from exc
-
-
-def _unreadable(path: Path, exc: OSError) -> ShardError:
-    return ShardError(f"{path} cannot be read: {exc.strerror or exc}; put it back or make it readable")
-
-
-def _plan(shards: Sequence[_Shard], size: int, limit: int | None) -> Iterator[list[_Slice]]:
+def _plan(shards: Sequence[Shard], size: int, limit: int | None) -> Iterator[list[_Slice]]:
     """Say which samples make up each batch, from the headers alone."""
     batch: list[_Slice] = []
     room = size

@@ -7,9 +7,7 @@ import hashlib
 import json
 import math
 import os
-import re
 import secrets
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from calibrators.cache import cache_header, read_cache, write_cache
 from calibrators.errors import TableError
 from calibrators.scale import INT8_MAX, scale_of
 
+__all__ = ["Range", "RangeTable", "TableKey", "cache_header"]
+
 SCHEMA_VERSION = 1
-_CACHE_HEADER = re.compile(r"TRT-\w+-\w+")
-_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:\.\d+)?")
-_CACHE_SCALE = re.compile(r"[0-9a-fA-F]{8}")
 
 
 @dataclass(frozen=True)
@@ -138,19 +136,13 @@ class RangeTable:
     def to_tensorrt_cache(self, header: str) -> str:
         """Return the text of a TensorRT calibration cache, tensors sorted by name.
 
-        header: the first line, such as "TRT-8510-EntropyCalibration2"; TensorRT ignores a cache whose
+        header: the first line, such as "TRT-8501-EntropyCalibration2"; TensorRT ignores a cache whose
         header names another version or algorithm than its own. Then a line per tensor: its name, a
         colon, and the big-endian float32 of its scale in 8 hex digits.
 
         Raises TableError when the header has another form, or a tensor's name holds a line break.
         """
-        if not _CACHE_HEADER.fullmatch(header):
-            raise TableError(f"header {header!r}: expected such as 'TRT-8510-EntropyCalibration2'")
-        for name in self.ranges:
-            if "\n" in name or "\r" in name:
-                raise TableError(f"tensor {name!r} has a line break in its name, which a cache cannot hold")
-        lines = [f"{name}: {struct.pack('>f', self.scale(name)).hex()}" for name in sorted(self.ranges)]
-        return "\n".join([header, *lines]) + "\n"
+        return write_cache(header, {name: self.scale(name) for name in self.ranges})
 
     @classmethod
     def from_tensorrt_cache(cls, text: str) -> tuple[str, RangeTable]:
@@ -162,39 +154,9 @@ class RangeTable:
         Raises TableError, naming the line, for a line that is malformed or repeats a tensor, and for a
         scale that is negative, NaN or Inf.
         """
-        header, *lines = (line.removesuffix("\r") for line in text.split("\n"))
-        if not _CACHE_HEADER.fullmatch(header):
-            raise TableError(f"line 1: {header[:80]!r} is no header such as 'TRT-8510-EntropyCalibration2'")
-        ranges: dict[str, Range] = {}
-        for number, line in enumerate(lines, start=2):
-            if not line:
-                continue
-            name, _, digits = line.rpartition(":")  # the last: names contain colons
-            digits = digits.strip()
-            if not name or not _CACHE_SCALE.fullmatch(digits):
-                raise TableError(f"line {number}: {line[:80]!r}: expected 'tensor: 8 hex digits'")
-            if name in ranges:
-                raise TableError(f"line {number}: tensor {name!r} is there twice; calibrate again")
-            (scale,) = struct.unpack(">f", bytes.fromhex(digits))
-            try:
-                ranges[name] = Range(INT8_MAX * scale, "tensorrt-cache")
-            except TableError as exc:
-                raise TableError(f"line {number}: tensor {name!r}: {exc}") from exc
-        return header, cls(ranges, key=None, samples=0)
-
-
-def cache_header(version: str) -> str:
-    """Return the cache header of a TensorRT version, for entropy calibration: "10.3.0" -> "TRT-100300-…".
-
-    The number is NV_TENSORRT_VERSION: major * 1000 (from 10 on: * 10000) + minor * 100 + patch.
-    Raises TableError for anything but major.minor.patch.
-    """
-    match = _VERSION.fullmatch(version)
-    if match is None:
-        raise TableError(f"TensorRT version {version!r}: expected major.minor.patch, such as 10.3.0")
-    major, minor, patch = map(int, match.groups())
-    number = major * (1000 if major < 10 else 10000) + minor * 100 + patch
-    return f"TRT-{number}-EntropyCalibration2"
+        header, scales = read_cache(text)
+        ranges = {name: Range(INT8_MAX * scale, "tensorrt-cache") for name, scale in scales.items()}
+        return str(header), cls(ranges, key=None, samples=0)
 
 
 def _record(data: object, expected: set[str], label: str) -> dict[str, Any]:

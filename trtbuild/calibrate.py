@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
@@ -25,15 +25,17 @@ def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> Ta
     return TableKey(model=model.sha256, shards=samples, method=section.describe())
 
 
-def calibrate(model: Model, shards: ShardSet, section: CalibrationSection, batch: int) -> RangeTable:
-    """Run every sample through the float model, `batch` at a time, and take a range per tensor.
+def calibrate(
+    model: Model, shards: ShardSet, section: CalibrationSection, batch: int, tensors: Sequence[str] | None = None
+) -> RangeTable:
+    """Run every sample through the float model, `batch` at a time, and take a range for each of `tensors`:
+    where none are named, the activations that int8 nodes may read, whatever the pins.
 
-    Covers the activations that int8 nodes may read, whatever the pins.
     Raises InputError for a model that brings its own Q/DQ, for a `[calibration.tensors]` pattern
     that matches no tensor, and for activations with NaN or Inf.
     """
     require_float(model)
-    tensors = ranges_needed(model)
+    tensors = ranges_needed(model) if tensors is None else tensors
     _check_patterns(section, tensors)
     histograms = {tensor: Histogram() for tensor in tensors}
     for activations in _activations(model, shards, tensors, batch):
@@ -52,7 +54,7 @@ def require_float(model: Model) -> None:
         )
 
 
-def _activations(model: Model, shards: ShardSet, tensors: tuple[str, ...], batch: int) -> Iterator[Tensors]:
+def _activations(model: Model, shards: ShardSet, tensors: Sequence[str], batch: int) -> Iterator[Tensors]:
     """The tensors of one batch after the other. Rows that only fill up a fixed batch are cut off, where
     they are known to be rows: they repeat real samples, so keeping one in doubt clips nothing."""
     inputs = {spec.name for spec in model.inputs}
@@ -87,7 +89,7 @@ def _range(tensor: str, histogram: Histogram, section: CalibrationSection) -> Ra
         raise InputError(f"tensor {tensor!r}: {error}") from error
 
 
-def _check_patterns(section: CalibrationSection, tensors: tuple[str, ...]) -> None:
+def _check_patterns(section: CalibrationSection, tensors: Sequence[str]) -> None:
     for pattern in section.tensors:
         if not any(map(matcher(pattern), tensors)):
             raise InputError(

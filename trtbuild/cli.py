@@ -25,12 +25,17 @@ _TARGET = click.option(
     metavar="auto|tensorrt|tensorrt-rtx|onnxruntime",
     help="What to build for.",
 )
+_MODE = click.option(
+    "--mode",
+    type=click.Choice(["implicit", "explicit"]),
+    help="For TensorRT 10, which can do both: calibrator and layer precisions, or Q/DQ in the model.",
+)
 _PIN = click.option(
     "--pin",
     "pins",
     multiple=True,
     metavar="RULE",
-    help="A name, glob:…, re:…, type:T, pattern:P, first:N, last:N or weights-below:X; then =fp16, say.",
+    help="A name, glob:…, re:…, type:T, trt-type:T, pattern:P, first:N, last:N or weights-below:X; then =fp16, say.",
 )
 _CALIB = click.option(
     "--calib",
@@ -46,6 +51,10 @@ _json = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr."
 )
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the traceback behind an error.")
+
+
+def _with_mode(overrides: tuple[str, ...], mode: str | None) -> tuple[str, ...]:
+    return (*overrides, f"tensorrt.mode={mode}") if mode else overrides
 
 
 def _common(command: F) -> F:
@@ -74,12 +83,16 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @click.argument("engine")
+@_TARGET
+@_MODE
 @_PIN
 @_common
 @click.pass_context
 def pins(
     context: click.Context,
     engine: str,
+    target: str,
+    mode: str | None,
     pins: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
@@ -89,10 +102,12 @@ def pins(
     from trtbuild import pipeline, render
     from trtbuild.engine import open_engine
     from trtbuild.precision.rules import check_budget
+    from trtbuild.targets.choose import by_name
 
-    opened = open_engine(engine, overrides, pins)
-    budget = opened.recipe.precision.budget
-    _, precisions = pipeline.pins(opened)
+    opened = open_engine(engine, _with_mode(overrides, mode), pins)
+    recipe = opened.recipe
+    budget = recipe.precision.budget
+    _, precisions = pipeline.pins(opened, by_name(target, recipe.tensorrt.mode))
     document: dict[str, Any] = {"engine": opened.name, "budget": budget, **precisions.to_dict()}
     try:
         check_budget(precisions, budget)
@@ -105,6 +120,8 @@ def pins(
 
 @cli.command()
 @click.argument("engine")
+@_TARGET
+@_MODE
 @_CALIB
 @_OUTPUT
 @click.option(
@@ -117,6 +134,8 @@ def pins(
 @_common
 def calibrate(
     engine: str,
+    target: str,
+    mode: str | None,
     calib: Path | None,
     output: Path | None,
     cache_for: str,
@@ -124,12 +143,14 @@ def calibrate(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Shards -> ranges, and the same as a TensorRT calibration cache (FILE and FILE.cache)."""
+    """Shards -> ranges of what TARGET needs, and the same as a TensorRT cache (FILE and FILE.cache)."""
     from trtbuild import pipeline, render
     from trtbuild.engine import open_engine
+    from trtbuild.targets.choose import by_name
 
-    opened = open_engine(engine, overrides, calib=calib)
-    table, path, cache = pipeline.calibrate_to(opened, output, cache_for)
+    opened = open_engine(engine, _with_mode(overrides, mode), calib=calib)
+    chosen = by_name(target, opened.recipe.tensorrt.mode)
+    table, path, cache = pipeline.calibrate_to(opened, chosen, output, cache_for)
     document = {"engine": opened.name, "path": str(path), "cache": str(cache), **table.to_dict()}
     _print(document, as_json, render.ranges)
 
@@ -137,15 +158,24 @@ def calibrate(
 @cli.command()
 @click.argument("engine")
 @_TARGET
+@_MODE
 @_PIN
 @_CALIB
+@click.option(
+    "--ranges",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A range table, or a TensorRT calibration cache: no calibration run.",
+)
 @_OUTPUT
 @_common
 def build(
     engine: str,
     target: str,
+    mode: str | None,
     pins: tuple[str, ...],
     calib: Path | None,
+    ranges: Path | None,
     output: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -155,7 +185,7 @@ def build(
     from trtbuild import pipeline, render
     from trtbuild.engine import open_engine
 
-    opened = open_engine(engine, overrides, pins, calib)
+    opened = open_engine(engine, _with_mode(overrides, mode), pins, calib, ranges=ranges)
     built = pipeline.build(opened, target, output)
     _print({"path": str(output or built.artifact), **built.manifest}, as_json, render.build)
 
@@ -164,6 +194,18 @@ def build(
 @click.argument("engine")
 @click.option("--build", "key", metavar="BUILD", help="Another build than the newest.")
 @click.option("--samples", type=click.Path(path_type=Path), metavar="DIR", help="Validation samples.")
+@click.option(
+    "--golden",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Golden outputs that --save-golden wrote: no golden run.",
+)
+@click.option(
+    "--save-golden",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the golden outputs, for a device that must not run a golden.",
+)
 @_common
 @click.pass_context
 def validate(
@@ -171,6 +213,8 @@ def validate(
     engine: str,
     key: str | None,
     samples: Path | None,
+    golden: Path | None,
+    save_golden: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
@@ -180,7 +224,7 @@ def validate(
 
     built = locate.find_build(engine, key)
     opened = locate.engine_of(built, engine, overrides, samples)
-    verdict = pipeline.validate(opened, built)
+    verdict = pipeline.validate(opened, built, golden, save_golden)
     _print({"build": built.key, **verdict.to_dict()}, as_json, render.verdict)
     if not verdict.passed:
         context.exit(ExitCode.GATE)

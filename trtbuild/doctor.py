@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.metadata
 import platform
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 
 from trtbuild.errors import MachineError
 from trtbuild.targets.choose import by_name
+from trtbuild.targets.trt.gpu import compute_capability, gpu_name
 
 PACKAGES = (
     "numpy",
@@ -41,7 +41,8 @@ class TargetStatus:
 class Diagnosis:
     python: str
     platform: str
-    gpu_driver: bool
+    gpu: str | None
+    compute_capability: str | None
     free_gb: float
     packages: dict[str, str | None]
     targets: tuple[TargetStatus, ...]
@@ -52,12 +53,13 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at this machine: versions, GPU driver, disk, and what each target lacks."""
-    gpu = ctypes.util.find_library("cuda") is not None
-    rtx = _lacks("tensorrt-rtx")
+    capability = compute_capability()
+    rtx, tensorrt = _lacks("tensorrt-rtx"), _lacks("tensorrt")
     return Diagnosis(
         python=platform.python_version(),
         platform=platform.platform(),
-        gpu_driver=gpu,
+        gpu=gpu_name(),
+        compute_capability=".".join(map(str, capability)) if capability else None,
         free_gb=round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
         packages={name: _version(name) for name in PACKAGES},
         targets=(
@@ -68,7 +70,7 @@ def diagnose() -> Diagnosis:
                 False,
                 rtx or "running its engines is not supported yet; ONNX Runtime runs the same explicit model",
             ),
-            TargetStatus("tensorrt", False, False, _lacks("tensorrt")),
+            TargetStatus("tensorrt", tensorrt is None, tensorrt is None, tensorrt),
         ),
     )
 

@@ -26,6 +26,7 @@ class Engine:
     samples: Path | None
     folder: Path
     builds: Path | None
+    ranges: Path | None = None
 
     @property
     def labels(self) -> Path | None:
@@ -62,16 +63,17 @@ def open_engine(
     pins: tuple[str, ...] = (),
     calib: Path | None = None,
     samples: Path | None = None,
+    ranges: Path | None = None,
 ) -> Engine:
     """Open a folder with a recipe.toml, its name under engines/, or a bare MODEL.onnx.
 
-    `calib` and `samples` go before what the recipe says.
+    `calib` and `samples` go before what the recipe says; `ranges` is a table to use instead of calibrating.
     Raises InputError when there is no such engine or its recipe is wrong.
     """
     path = Path(reference)
     if path.suffix == ".onnx":
         parsed = recipe.parse({}, "--set", overrides, pins)
-        return Engine(path.stem, parsed, path, calib, samples, path.parent, None)
+        return Engine(path.stem, parsed, path, calib, samples, path.parent, None, ranges)
     folder = engine_folder(reference)
     if folder is None:
         raise no_such(reference, f"a folder with a {RECIPE}", f"a name under {ENGINES}/", "a .onnx file")
@@ -84,4 +86,5 @@ def open_engine(
         samples=samples or folder / parsed.validation.samples,
         folder=folder,
         builds=folder / BUILDS,
+        ranges=ranges,
     )

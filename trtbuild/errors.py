@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 
-from calibrators.errors import CalibratorError
+from calibrators.errors import CalibratorError, DeviceError
 
 
 class ExitCode(IntEnum):
@@ -57,7 +57,8 @@ def as_trtbuild_error(error: Exception) -> TrtbuildError | None:
     if isinstance(error, TrtbuildError):
         return error
     if isinstance(error, CalibratorError):
-        return MachineError(str(error)) if _is_full(error.__cause__) else InputError(str(error))
+        machine = isinstance(error, DeviceError) or _is_full(error.__cause__)
+        return MachineError(str(error)) if machine else InputError(str(error))
     if isinstance(error, OSError) and _is_full(error):
         return MachineError(f"{error.filename or 'the disk'}: no space left; free some and run again")
     if isinstance(error, OSError) and error.strerror:

@@ -25,7 +25,7 @@ else:
 
 Precision = Literal["int8", "fp16", "bf16", "fp32"]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]  # strict: TOML has lists only
-SELECTORS = ("name", "type", "pattern", "position", "weights_below")
+SELECTORS = ("name", "type", "trt_type", "pattern", "position", "weights_below")
 
 
 @contextmanager
@@ -70,6 +70,7 @@ class PrecisionSection(Section):
     default: Precision = "int8"
     fallback: Literal["fp16", "bf16", "fp32"] = "fp32"
     budget: float | None = Field(default=None, ge=0, le=1)
+    allow_lost_pins: bool = False
 
 
 class Pin(Section):
@@ -77,6 +78,7 @@ class Pin(Section):
 
     name: str | None = None
     type: str | None = None
+    trt_type: str | None = None
     pattern: str | None = None
     position: Literal["first", "last"] | None = None
     count: int | None = Field(default=None, gt=0)
@@ -101,6 +103,8 @@ class Pin(Section):
             text = f"{self.position}:{self.count or 1}"
         elif self.type is not None:
             text = f"type:{self.type}"
+        elif self.trt_type is not None:
+            text = f"trt-type:{self.trt_type}"
         elif self.pattern is not None:
             text = f"pattern:{self.pattern}"
         elif self.weights_below is not None:
@@ -111,8 +115,8 @@ class Pin(Section):
 
     @classmethod
     def parse(cls, text: str) -> Pin:
-        """Read a `--pin` rule: a name, `glob:…`, `re:…`, `type:…`, `pattern:…`, `first:N`, `last:N`,
-        `weights-below:X`; `=fp16` appended chooses another precision than fp32.
+        """Read a `--pin` rule: a name, `glob:…`, `re:…`, `type:…`, `trt-type:…`, `pattern:…`, `first:N`,
+        `last:N`, `weights-below:X`; `=fp16` appended chooses another precision than fp32.
 
         Raises InputError when the text is not of that grammar.
         """
@@ -124,6 +128,8 @@ class Pin(Section):
             fields["name"] = body
         elif kind in ("type", "pattern"):
             fields[kind] = rest
+        elif kind == "trt-type":
+            fields["trt_type"] = rest
         elif kind in ("first", "last"):
             fields |= {"position": kind, "count": _number(int, rest)}
         elif kind == "weights-below":
@@ -189,6 +195,7 @@ class ValidationSection(Section):
     metric: str | None = None
     max_drop: float | None = Field(default=None, ge=0)
     layer_samples: int = Field(default=8, gt=0)
+    layer_memory_gb: float = Field(default=2.0, gt=0)
     outputs: OutputThresholds = OutputThresholds()
 
     @field_validator("metric")
@@ -205,6 +212,31 @@ class ValidationSection(Section):
         if self.metric is None and (self.labels is not None or self.max_drop is not None):
             raise ValueError("labels and max_drop mean nothing without a metric")
         return self
+
+
+class TensorRTSection(Section):
+    """TensorRT: what the builder may do. None leaves it to TensorRT.
+
+    `calibrator`: who finds the int8 ranges in implicit mode. "entropy" and "minmax" are TensorRT's own
+    (IInt8EntropyCalibrator2, IInt8MinMaxCalibrator), "ranges" is the table that `calibrate` makes; "auto"
+    takes TensorRT's own where the recipe's method is one of them and no tensor has another.
+    `pin_inputs`: what a pinned layer reads is written as float too, instead of in int8 and converted back.
+    `timing_cache`: a folder; by default the user's cache folder; "none" for no cache.
+    """
+
+    mode: Literal["implicit", "explicit"] | None = None
+    calibrator: Literal["auto", "entropy", "minmax", "ranges"] = "auto"
+    constraints: Literal["obey", "prefer"] = "obey"
+    pin_inputs: bool = True
+    tf32: bool = True
+    workspace_gb: float | None = Field(default=None, gt=0)
+    optimization_level: int | None = Field(default=None, ge=0, le=5)
+    tactic_sources: Literal["default", "none"] | Annotated[tuple[str, ...], Field(strict=False)] = "default"
+    timing_cache: str | None = None
+    dla_core: int | None = Field(default=None, ge=0)
+    gpu_fallback: bool = True
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    version_compatible: bool = False
 
 
 class RtxSection(Section):
@@ -226,6 +258,7 @@ class Recipe(Section):
     pin: Annotated[tuple[Pin, ...], Field(strict=False)] = ()
     calibration: CalibrationSection = CalibrationSection()
     validation: ValidationSection = ValidationSection()
+    tensorrt: TensorRTSection = TensorRTSection()
     tensorrt_rtx: RtxSection = Field(default=RtxSection(), alias="tensorrt-rtx")
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 WORST_SHOWN = 10
-UNLOWERED_SHOWN = 5
+NODES_SHOWN = 5
 LOG_WIDTH = 140  # columns, where stdout is no terminal
 Document = dict[str, Any]
 
@@ -81,29 +81,42 @@ def build(document: Document) -> None:
         f"{document['path']}",
         f"key {document['key']}, target {document['target']['target']}, "
         f"{document['artifact']['bytes'] / 1e6:.1f} MB",
-        f"layers by precision: {_histogram(audit['histogram'])}",
         f"pins: {audit['held']} held of {len(precision['pinned'])} asked, "
         f"{precision['share']:.1%} of {precision['lowerable']} nodes",
+        *_audited(audit),
         *([f"audited on {document['target']['inspected']}"] if "inspected" in document["target"] else []),
-        *_unlowered(audit),
         *(f"not calibrated: {node} ({why})" for node, why in document["model"]["not_calibrated"].items()),
     ):
         _line(console, line)
 
 
 def inspect(document: Document) -> None:
-    pinned = set(document["pinned"])
+    audit, pinned = document["audit"], set(document["pinned"])
+    lost = {pin["node"] for pin in audit["lost"]}
     table = _table(f"layers of {document['key']}", "layer", "type", "precision", "pin")
     for layer in document["layers"]:
-        held = "held" if pinned & set(layer["nodes"]) else ""
+        nodes = set(layer["nodes"])
+        held = ("lost" if nodes & lost else "held") if nodes & pinned else ""
         _row(table, layer["name"], layer["type"], layer["precision"], held)
     console = _console()
     console.print(table)
-    _line(console, f"layers by precision: {_histogram(document['audit']['histogram'])}")
+    pins = audit.get("pins", [])  # builds from before each pin was listed
+    if pins:
+        _print_pins(console, pins, lost)
+    for line in _audited(audit):
+        _line(console, line)
     for key, value in document["target"].items():
         _line(console, f"{key}: {value}")
-    for line in _unlowered(document["audit"]):
-        console.print(escape(line), highlight=False)
+
+
+def _print_pins(console: Console, pins: list[Document], lost: set[str]) -> None:
+    """Pin -> the layers that execute it."""
+    table = _table("pins", "node", "asked", "layer", "precision", "pin")
+    for pin in pins:
+        became = "lost" if pin["node"] in lost else "held" if pin["layers"] else "removed"
+        for layer in pin["layers"] or [{"name": "-", "precision": "-"}]:
+            _row(table, pin["node"], pin["wanted"], layer["name"], layer["precision"], became)
+    console.print(table)
 
 
 def verdict(document: Document) -> None:
@@ -154,9 +167,9 @@ def doctor(document: Document) -> None:
         _row(targets, target["target"], *yes, target["missing"] or "")
     console.print(packages)
     console.print(targets)
-    driver = "found" if document["gpu_driver"] else "not found"
+    gpu = f"{document['gpu']}, compute capability {document['compute_capability']}"
     console.print(
-        f"Python {document['python']}, {document['platform']}, GPU driver {driver}, "
+        f"Python {document['python']}, {document['platform']}, GPU: {gpu if document['gpu'] else 'none'}, "
         f"{document['free_gb']} GB free",
         highlight=False,
     )
@@ -173,8 +186,23 @@ def _histogram(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {precision}" for precision, count in counts.items())
 
 
-def _unlowered(audit: Document) -> list[str]:
-    """A line on the nodes that stayed above the precision they were meant for, if there are any."""
-    names = audit["unlowered"]
-    more = f" and {len(names) - UNLOWERED_SHOWN} more" if len(names) > UNLOWERED_SHOWN else ""
-    return [f"not lowered as meant: {', '.join(names[:UNLOWERED_SHOWN])}{more}"] if names else []
+def _audited(audit: Document) -> list[str]:
+    """What the audit found. Builds from before TensorRT lack some of it."""
+    reformats = []
+    if audit.get("reformats"):
+        share = f"{audit['reformats']} of {audit['executed']} layers that run ({audit['reformat_share']:.1%})"
+        reformats = [f"reformats: {share}"]
+    return [
+        f"layers by precision: {_histogram(audit['histogram'])}",
+        *reformats,
+        *(f"lost pin: {pin['node']} (asked {pin['wanted']}, found {pin['found']})" for pin in audit["lost"]),
+        *_some("without a layer of their own, since they only move data", audit.get("removed", [])),
+        *_some("lower than meant, without a pin", audit.get("below", [])),
+        *_some("not lowered as meant", audit["unlowered"]),
+    ]
+
+
+def _some(what: str, names: list[str]) -> list[str]:
+    """A line on the first few of the nodes, if there are any."""
+    more = f" and {len(names) - NODES_SHOWN} more" if len(names) > NODES_SHOWN else ""
+    return [f"{what}: {', '.join(names[:NODES_SHOWN])}{more}"] if names else []

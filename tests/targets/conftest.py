@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trtbuild.recipe import InputSection, Pin, parse
 from trtbuild.rewrite.explicit import ranges_needed
 from trtbuild.targets.base import Request, Target
 from trtbuild.targets.choose import by_name
+from trtbuild.targets.tensorrt_implicit import TensorRTImplicit
 
 Weight = tuple[int, ...] | NDArray[Any]
 
@@ -188,7 +189,8 @@ def toy(tmp_path: Path) -> Toys:
 
 @pytest.fixture
 def request_of(toy: Toys) -> Requests:
-    """What to build from a toy (its name, or the path of a model); a range is 2 for every tensor."""
+    """What to build from a toy (its name, or the path of a model); a range is 2 for every tensor that needs
+    one. What else is given goes into the recipe's [tensorrt]."""
 
     def make(
         source: str | Path,
@@ -197,19 +199,25 @@ def request_of(toy: Toys) -> Requests:
         fallback: str = "fp32",
         capabilities: tuple[str, ...] = ("8.9",),
         profiles: Mapping[str, InputSection] | None = None,
+        implicit: bool = False,
+        ranges: Sequence[str] | None = None,
+        **tensorrt: Any,
     ) -> Request:
         model = Model.open(source if isinstance(source, Path) else toy(source))
         table = {
             "precision": {"default": default, "fallback": fallback},
+            "tensorrt": tensorrt,
             "tensorrt-rtx": {"compute_capabilities": capabilities},
         }
         recipe = parse(table, "test")
         if profiles is None:
             profiles = TOYS[source].profiles if source in TOYS else {}
+        if ranges is None:
+            ranges = TensorRTImplicit().ranges(model) if implicit else ranges_needed(model)
         return Request(
             model=model,
-            precisions=rules.resolve(model, recipe.precision, [Pin.parse(text) for text in pins]),
-            table=RangeTable({name: Range(2.0, "given") for name in ranges_needed(model)}, None, 1),
+            precisions=rules.resolve(model, recipe.precision, [Pin.parse(text) for text in pins], implicit),
+            table=RangeTable({name: Range(2.0, "given") for name in ranges}, None, 1),
             profiles=profiles_of(model.inputs, profiles, None),
             recipe=recipe,
         )

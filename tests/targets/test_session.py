@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from calibrators.scale import fake_quantize, quantize, scale_of
-from trtbuild.errors import BuildError, InputError
+from trtbuild.errors import BuildError, InputError, MachineError, TrtbuildError
 from trtbuild.model import files
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.targets.session import infer, open_session, runner
@@ -164,6 +164,19 @@ def test_a_kernel_that_fails_says_so_once(toy: Callable, capfd: pytest.CaptureFi
             infer(active, {"x": ones, "z": ones}, "shard:3")
         assert infer(active, {"x": ones, "z": ones.T}, "shard:4")["y"].shape == (2, 2)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", [InputError, MachineError])
+def test_an_error_of_ours_keeps_its_class_and_names_the_sample(kind: type[TrtbuildError]) -> None:
+    class Refusing:
+        name = "golden"
+
+        def infer(self, feed_dict: dict, check_inputs: bool = True) -> dict:
+            raise kind("out of it")
+
+    with pytest.raises(TrtbuildError, match=r"^golden: running shard:3 failed: out of it$") as failed:
+        infer(Refusing(), {}, "shard:3")
+    assert type(failed.value) is kind
 
 
 def test_the_polygraphy_logger_gets_its_level_back(toy: Callable) -> None:

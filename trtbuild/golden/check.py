@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from collections.abc import Sequence
 
 from calibrators.shards import ShardSet
 from trtbuild.errors import InputError
 from trtbuild.golden.gate import Check, MetricScores, Verdict, judge
+from trtbuild.golden.groups import groups_of
 from trtbuild.golden.metric_file import Metric
 from trtbuild.golden.run import Differ, TensorDiff, diff_layers, run_outputs
-from trtbuild.model import files
+from trtbuild.golden.scope import scope_of
+from trtbuild.golden.shapes import check_shapes
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import ValidationSection
-
-REMOVED = "folded or inlined when the model was normalised"
-
-HIDDEN = "bfloat16, which ONNX Runtime cannot hand out; the layers after it are compared"
+from trtbuild.targets.base import Side
 
 
 def check(
     model: Model,
-    candidate: ir.Model,
+    golden: Side,
+    candidate: Side,
     precisions: PrecisionMap,
     shards: ShardSet,
     metric: Metric | None,
@@ -29,46 +29,50 @@ def check(
 ) -> Verdict:
     """Diff every layer over `section.layer_samples` samples, the outputs and the metric over all.
 
-    Raises InputError when a sample cannot be run or the metric fails on one.
+    Raises InputError when a sample cannot be run or the metric fails on one, and before anything is run
+    when a side does not take the shapes of the samples.
     """
-    if not model.checked_outputs:
+    scope = scope_of(model, golden, candidate)
+    if not scope.outputs:
         raise InputError(
             f"{model.path}: ONNX Runtime can run no part of this model; there is nothing to compare"
         )
-    layers = diff_layers(model, candidate, precisions, shards, section.layer_samples)
-    outputs, scores = _outputs(model, candidate, precisions, shards, metric, section.max_drop or 0.0)
-    not_checked = {
-        **model.unrunnable,
-        **dict.fromkeys(model.removed, REMOVED),
-        **dict.fromkeys(model.hidden, HIDDEN),
-    }
-    return judge([_interface(model, candidate)], layers, outputs, scores, section.outputs, not_checked)
+    for side in (golden, candidate):
+        check_shapes(side, shards)
+    layers: list[TensorDiff] | None = None
+    fused: dict[str, str] = {}
+    if scope.layers is not None:
+        groups = groups_of(model, scope.layers, (golden, candidate), shards)
+        differs, fused = diff_layers(golden, candidate, groups, shards, section.layer_samples)
+        layers = [diff for differ in differs for diff in differ.results(model, precisions)]
+    differ, scores = _outputs(golden, candidate, scope.outputs, shards, metric, section.max_drop or 0.0)
+    outputs = differ.results(model, precisions)
+    not_checked = {**scope.not_checked, **fused}
+    return judge([_interface(golden, candidate)], layers, outputs, scores, section.outputs, not_checked)
 
 
-def _interface(model: Model, candidate: ir.Model) -> Check:
-    """Whether a caller finds the outputs where the model file, as it was given, has them."""
-    wanted, seen = (
-        [str(value.name) for value in side.graph.outputs] for side in (files.read(model.path), candidate)
-    )
+def _interface(golden: Side, candidate: Side) -> Check:
+    """Whether a caller finds the outputs where the golden has them: the model file, as it was given."""
+    wanted, seen = golden.outputs, candidate.outputs
     return Check("outputs of the model, in its order", seen == wanted, ", ".join(seen), ", ".join(wanted))
 
 
 def _outputs(
-    model: Model,
-    candidate: ir.Model,
-    precisions: PrecisionMap,
+    golden: Side,
+    candidate: Side,
+    tensors: Sequence[str],
     shards: ShardSet,
     metric: Metric | None,
     max_drop: float,
-) -> tuple[list[TensorDiff], MetricScores | None]:
+) -> tuple[Differ, MetricScores | None]:
     """One pass over all samples. No score for a candidate that lacks an output: coverage fails it."""
-    differ = Differ(model.checked_outputs)
+    differ = Differ(tensors)
     golden_scores, candidate_scores = [], []
-    for batch in run_outputs(model, candidate, shards):
+    for batch in run_outputs(golden, candidate, tensors, shards):
         differ.update(batch.names[0], batch.golden, batch.candidate)
         if metric is not None and differ.complete:
-            for sample, golden, seen in batch.rows():
-                golden_scores.append(metric(golden, sample))
+            for sample, expected, seen in batch.rows():
+                golden_scores.append(metric(expected, sample))
                 candidate_scores.append(metric(seen, sample))
     scores = None
     if metric is not None and differ.complete:
@@ -76,4 +80,4 @@ def _outputs(
         scores = MetricScores(
             metric.name, count, sum(golden_scores) / count, sum(candidate_scores) / count, max_drop
         )
-    return differ.results(model, precisions), scores
+    return differ, scores

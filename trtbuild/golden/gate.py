@@ -71,7 +71,7 @@ class Verdict:
 
 def judge(
     also: Sequence[Check],
-    layers: Sequence[TensorDiff],
+    layers: Sequence[TensorDiff] | None,
     outputs: Sequence[TensorDiff],
     metric: MetricScores | None,
     thresholds: OutputThresholds,
@@ -81,11 +81,13 @@ def judge(
 
     Always: every tensor was compared, and there were layers and outputs; the candidate has NaN
     and Inf only where the golden has the same, and no output has any. Then the output thresholds, and the
-    metric if there is one.
+    metric if there is one. `layers` is None where the golden is a stored one: it has no layers to compare.
     """
     if not thresholds.model_fields_set and metric is None:
         thresholds = DEFAULT_THRESHOLDS
-    checks = [*also, _coverage(layers, outputs), _finite(layers, outputs), *_outputs(outputs, thresholds)]
+    coverage = _coverage(layers, outputs)
+    layers = layers or ()
+    checks = [*also, coverage, _finite(layers, outputs), *_outputs(outputs, thresholds)]
     if metric is not None:
         checks.append(
             Check(
@@ -107,13 +109,16 @@ def judge(
     )
 
 
-def _coverage(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Check:
+def _coverage(layers: Sequence[TensorDiff] | None, outputs: Sequence[TensorDiff]) -> Check:
     """Inside, a tensor may be empty in every sample; an output without a value was not compared."""
-    missing = [f"{diff.tensor}: {diff.problem}" for diff in [*layers, *outputs] if diff.difference is None]
+    diffs = [*(layers or ()), *outputs]
+    missing = [f"{diff.tensor}: {diff.problem}" for diff in diffs if diff.difference is None]
     missing += [f"{diff.tensor}: no values in any sample" for diff in outputs if _is_empty(diff)]
-    missing += [f"no {what}" for what, diffs in (("layers", layers), ("outputs", outputs)) if not diffs]
-    total = len(layers) + len(outputs)
-    seen = f"{max(0, total - len(missing))} of {total}" + (f"; {'; '.join(missing[:3])}" if missing else "")
+    missing += ["no layers"] if layers is not None and not layers else []
+    missing += [] if outputs else ["no outputs"]
+    seen = f"{max(0, len(diffs) - len(missing))} of {len(diffs)}"
+    seen += "; outputs only (stored golden)" if layers is None else ""
+    seen += f"; {'; '.join(missing[:3])}" if missing else ""
     return Check("every tensor compared", not missing, seen, "all")
 
 

@@ -1,27 +1,19 @@
-"""Golden and candidate side by side, batch by batch, through Polygraphy's runners.
-
-The golden is the model file as it was given, never the normalised one: a bug of the normaliser
-must show as a difference, not stand on both sides.
-"""
+"""Golden and candidate side by side, sample by sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import onnx_ir as ir
 
 from calibrators.shards import Batch, ShardSet
 from trtbuild.errors import InputError
 from trtbuild.golden.metrics import Comparison, Difference
-from trtbuild.model import files
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.progress import track
-from trtbuild.rewrite.cut import with_outputs
-from trtbuild.targets.session import Tensors, infer, per_sample, real_rows, runner
+from trtbuild.targets.base import Side
+from trtbuild.targets.session import Tensors, infer, per_sample, real_rows
 
 
 @dataclass(frozen=True)
@@ -88,6 +80,11 @@ class Differ:
             else:
                 comparison.update(golden[tensor], candidate[tensor])
 
+    def leave_out(self, tensors: Iterable[str]) -> None:
+        """Forget tensors of the list: they are not compared, and no failure."""
+        for tensor in tensors:
+            del self._comparisons[tensor]
+
     @property
     def complete(self) -> bool:
         """Whether every tensor could be compared so far."""
@@ -107,57 +104,64 @@ class Differ:
 
 
 def diff_layers(
-    model: Model, candidate: ir.Model, precisions: PrecisionMap, shards: ShardSet, limit: int
-) -> list[TensorDiff]:
-    """Compare every float activation over the first `limit` samples, one at a time.
+    golden: Side, candidate: Side, groups: Sequence[Sequence[str]], shards: ShardSet, limit: int
+) -> tuple[list[Differ], dict[str, str]]:
+    """Compare these activations over the first `limit` samples, one at a time, a group after the other.
+
+    Returns a Differ per group, and why tensors of the groups are in none: tensor -> reason. Those are the
+    tensors that a side which shows unfused layers only does not have. Raises InputError when a sample
+    cannot be run.
+    """
+    differs, fused = [], {}
+    for number, group in enumerate(groups, 1):
+        part = f" (part {number} of {len(groups)})" if len(groups) > 1 else ""
+        differ = Differ(group)
+        with golden.showing(group) as golden_runner, candidate.showing(group) as candidate_runner:
+            batches, total = shards.batches(1, limit), min(limit, shards.samples)
+            tracked = track(batches, f"comparing layers{part}, samples", total, _size)
+            for index, batch in enumerate(tracked):
+                sample = batch.names[0]
+                expected = infer(golden_runner, batch.feeds, sample)
+                seen = infer(candidate_runner, batch.feeds, sample)
+                if index == 0:
+                    gone = {**_fused(golden, expected, group), **_fused(candidate, seen, group)}
+                    differ.leave_out(gone)
+                    fused.update(gone)
+                differ.update(sample, expected, seen)
+        differs.append(differ)
+    return differs, fused
+
+
+def _fused(side: Side, shown: Tensors, group: Sequence[str]) -> dict[str, str]:
+    """What a side that shows unfused layers only does not have, and so in no sample; a tensor that it
+    showed once must be there always."""
+    if side.shows != "unfused layers":
+        return {}
+    return {
+        tensor: f"fused: in the engine of the {side.name} it exists only inside a layer"
+        for tensor in group
+        if tensor not in shown
+    }
+
+
+def run_outputs(
+    golden: Side, candidate: Side, tensors: Sequence[str], shards: ShardSet
+) -> Iterator[BatchOutputs]:
+    """These outputs of every sample on both sides, with nothing else exposed: as the build ships.
 
     Raises InputError when a sample cannot be run.
     """
-    differ = Differ(model.compared)
-    total = min(limit, shards.samples)
-    with _side_by_side(model, candidate, model.compared) as (golden_runner, candidate_runner):
-        for batch in track(shards.batches(1, limit), "comparing layers, samples", total, _size):
-            sample = batch.names[0]
-            golden = infer(golden_runner, batch.feeds, sample)
-            differ.update(sample, golden, infer(candidate_runner, batch.feeds, sample))
-    return differ.results(model, precisions)
-
-
-def run_outputs(model: Model, candidate: ir.Model, shards: ShardSet) -> Iterator[BatchOutputs]:
-    """The checked outputs of every sample on both sides, with nothing else exposed: as the build ships.
-
-    Raises InputError when a sample cannot be run.
-    """
-    with _side_by_side(model, candidate, model.checked_outputs) as (golden_runner, candidate_runner):
+    with golden.shipped(tensors) as golden_runner, candidate.shipped(tensors) as candidate_runner:
         batches, rows_of = shards.batches(1), None
         for batch in track(batches, "comparing outputs, samples", shards.samples, _size):
             first = batch.names[0]
-            golden = infer(golden_runner, batch.feeds, first)
+            expected = infer(golden_runner, batch.feeds, first)
             seen = infer(candidate_runner, batch.feeds, first)
             if shards.batched and rows_of is None and len(next(iter(batch.feeds.values()))) > 1:
-                rows_of = per_sample(golden_runner, batch.feeds, golden, first)
+                rows_of = per_sample(golden_runner, batch.feeds, expected, first)
             real = len(batch.names)
-            golden, seen = (real_rows(side, rows_of or (), real) for side in (golden, seen))
-            yield BatchOutputs(batch.names, rows_of, golden, seen)
-
-
-@contextmanager
-def _side_by_side(model: Model, candidate: ir.Model, outputs: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-    cut = bool(model.unrunnable)
-    golden = with_outputs(_as_given(model), outputs, cut)
-    with (
-        runner(golden, "golden") as golden_runner,
-        runner(with_outputs(candidate, outputs, cut), "candidate") as candidate_runner,
-    ):
-        yield golden_runner, candidate_runner
-
-
-def _as_given(model: Model) -> ir.Model:
-    """The model file, nodes unnamed: ONNX Runtime refuses repeated names, which mean nothing to it."""
-    given = files.read(model.path)
-    for node in given.graph:
-        node.name = None
-    return given
+            expected, seen = (real_rows(side, rows_of or (), real) for side in (expected, seen))
+            yield BatchOutputs(batch.names, rows_of, expected, seen)
 
 
 def _size(batch: Batch) -> int:

@@ -28,10 +28,10 @@ def name_nodes(graph: ir.Graph) -> tuple[int, dict[str, str]]:
     for node in nodes:
         original = node.name
         if not original:
-            node.name = _unique(_after_output(node), taken | seen)
+            node.name = unique(_after_output(node), taken | seen)
             named += node.graph is graph
         elif original in seen:
-            node.name = _unique(original, taken | seen)
+            node.name = unique(original, taken | seen)
             if node.graph is graph:
                 originals[node.name] = original
         seen.add(str(node.name))
@@ -44,7 +44,7 @@ def name_added(graph: ir.Graph, known: set[str]) -> None:
     for node in graph:
         if node.name not in known:
             taken.discard(str(node.name))
-            node.name = _unique(_after_output(node), taken)
+            node.name = unique(_after_output(node), taken)
             taken.add(node.name)
 
 
@@ -52,7 +52,8 @@ def _after_output(node: ir.Node) -> str:
     return f"{node.op_type}_{next((value.name for value in node.outputs if value.name), '')}"
 
 
-def _unique(name: str, taken: set[str]) -> str:
+def unique(name: str, taken: set[str]) -> str:
+    """`name`, or with the first of `#2`, `#3`, … that is not taken."""
     if name not in taken:
         return name
     number = 2

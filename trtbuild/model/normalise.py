@@ -46,10 +46,7 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
     Raises InputError when the opset cannot be raised, or when the model is invalid.
     """
     before = model.opset_imports[""]
-    with checked():
-        name_function_nodes(model.functions.values())
-        passes.InlinePass()(model)
-    named, originals = name_nodes(model.graph)
+    named, originals = inline_and_name(model)
     known = {str(node.name) for node in model.graph}
     with checked():
         passes.RemoveInitializersFromInputsPass()(model)
@@ -71,6 +68,17 @@ def normalise(model: ir.Model, unregistered: frozenset[str]) -> Normalisation:
         if node.name in originals:
             node.metadata_props[ORIGINAL_NAME] = originals[node.name]
     return Normalisation(before, model.opset_imports[""], named, tuple(originals))
+
+
+def inline_and_name(model: ir.Model) -> tuple[int, dict[str, str]]:
+    """Inline functions and name every node, in place: what comes before any rewriting.
+
+    Returns what `name_nodes` does. Raises InputError when the model is invalid.
+    """
+    with checked():
+        name_function_nodes(model.functions.values())
+        passes.InlinePass()(model)
+    return name_nodes(model.graph)
 
 
 def _raise_opset(model: ir.Model, unregistered: frozenset[str]) -> None:

@@ -141,10 +141,9 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
     """How `node` runs in `half` ("fp16" or "bf16"), read off its ONNX schema of `opset`."""
     if node.domain != "" or not onnx.defs.has(node.op_type, opset):
         return NoForm(f"{node.op_type} is no standard ONNX operator")
-    if list(bodies_of(node)):
-        return NoForm(f"the body of a {node.op_type} stays in float")
-    if node.op_type in TYPE_FROM_ATTRIBUTE or node.op_type in QDQ:
-        return NoForm(f"the type of a {node.op_type} is part of the model")
+    fixed = typed_by_model(node)
+    if fixed is not None:
+        return fixed
     schema = onnx.defs.get_schema(node.op_type, opset)
     allowed = {
         constraint.type_param_str
@@ -157,6 +156,15 @@ def half_form(node: ir.Node, half: str, opset: int) -> HalfForm | NoForm:
     if not tied:
         return NoForm(f"{node.op_type} has no {half} form here")
     return HalfForm(*(tuple(i for i, name in side.items() if name in tied) for side in (inputs, outputs)))
+
+
+def typed_by_model(node: ir.Node) -> NoForm | None:
+    """Why the type of what the node makes is not for anybody to choose; None when it is."""
+    if list(bodies_of(node)):
+        return NoForm(f"the body of a {node.op_type} stays in float")
+    if node.op_type in TYPE_FROM_ATTRIBUTE or node.op_type in QDQ:
+        return NoForm(f"the type of a {node.op_type} is part of the model")
+    return None
 
 
 def _float_parameters(

@@ -11,32 +11,43 @@ import onnx_ir as ir
 from trtbuild.errors import InputError
 from trtbuild.model.graph import has_floats, node_name
 from trtbuild.model.model import Model
-from trtbuild.precision.forms import HALF_OF, NoForm, fused_conv, half_form, int8_forms
+from trtbuild.precision.forms import HALF_OF, NoForm, fused_conv, half_form, int8_forms, typed_by_model
 from trtbuild.precision.map import NodePrecision, PrecisionMap, RuleMatch
-from trtbuild.precision.select import select
+from trtbuild.precision.select import LayerTypes, select
 from trtbuild.recipe import Pin, Precision, PrecisionSection
 
 HEIGHT = {"int8": 0, "fp16": 1, "bf16": 1, "fp32": 2}
 
 
-def resolve(model: Model, section: PrecisionSection, pins: Sequence[Pin]) -> PrecisionMap:
+def resolve(
+    model: Model,
+    section: PrecisionSection,
+    pins: Sequence[Pin],
+    implicit: bool = False,
+    layer_types: LayerTypes = {},  # noqa: B006  (never changed)
+) -> PrecisionMap:
     """Decide the precision of every node of the main graph.
 
+    `implicit`: the builder may lower whatever no rule holds (TensorRT's implicit quantization), so a rule
+    that says what a node has anyway holds it there, and is a pin.
     Raises InputError for a rule that matches nothing (with the nearest names), for an unknown
     pattern, and for a rule that would change a node of a model that brings its own Q/DQ.
     """
-    decider = _Decider(model, section)
+    decider = _Decider(model, section, implicit)
     unruled = {node_name(node): decider.without_rules(node) for node in model.graph}
     lowerable = [node for node in model.graph if unruled[node_name(node)].lowered_by_default]
     nodes = dict(unruled)
     matches = []
     for pin in pins:
-        selected = select(pin, model.graph, lowerable)
+        selected = select(pin, model.graph, lowerable, layer_types)
         changed = 0
         for node in selected:
             name = node_name(node)
-            if decider.can_follow(node, nodes[name].precision, pin):
-                nodes[name] = _ruled(unruled[name], pin)
+            if decider.can_follow(node, nodes[name], pin):
+                nodes[name] = decider.ruled(unruled[name], pin)
+                changed += 1
+            elif pin.to == "int8" and nodes[name].pinned:
+                nodes[name] = unruled[name]  # no int8 form: what it has without the earlier pin
                 changed += 1
         matches.append(RuleMatch(str(pin), len(selected), changed))
     decider.release_skips(nodes)
@@ -64,18 +75,13 @@ def check_lowers(precisions: PrecisionMap) -> None:
     )
 
 
-def _ruled(unruled: NodePrecision, pin: Pin) -> NodePrecision:
-    reason = f"rule {pin}" + (f": {pin.reason}" if pin.reason else "")
-    above = HEIGHT[pin.to] > HEIGHT[unruled.precision]
-    return replace(unruled, precision=pin.to, reason=reason, pinned=above)
-
-
 class _Decider:
     """What the nodes of one model run in under the recipe, and what a rule can change."""
 
-    def __init__(self, model: Model, section: PrecisionSection) -> None:
+    def __init__(self, model: Model, section: PrecisionSection, implicit: bool) -> None:
         self._model = model
         self._section = section
+        self._implicit = implicit
         self._forms = int8_forms(model.graph)
         self._opset = model.normalised.opset_imports[""]
 
@@ -99,16 +105,27 @@ class _Decider:
             if isinstance(form, NoForm):
                 return self._fallback(node, form.reason)
             return _decided(node, "int8", "default", lowered=True)
-        half = half_form(node, default, self._opset)
-        if isinstance(half, NoForm):
-            return _decided(node, "fp32", half.reason)
+        refusal = self._no_half(node, default)
+        if refusal is not None:
+            return _decided(node, "fp32", refusal.reason)
         return _decided(node, default, "default", lowered=True)
 
-    def can_follow(self, node: ir.Node, current: Precision, pin: Pin) -> bool:
+    def ruled(self, unruled: NodePrecision, pin: Pin) -> NodePrecision:
+        reason = f"rule {pin}" + (f": {pin.reason}" if pin.reason else "")
+        above = HEIGHT[pin.to] > HEIGHT[unruled.precision] or self._holds(pin)
+        return replace(unruled, precision=pin.to, reason=reason, pinned=above)
+
+    def _holds(self, pin: Pin) -> bool:
+        """Whether the builder itself could go below what the rule says."""
+        return self._implicit and HEIGHT[pin.to] > HEIGHT[self._section.default]
+
+    def can_follow(self, node: ir.Node, current: NodePrecision, pin: Pin) -> bool:
         """Whether the rule changes this node. Raises InputError for a node with the model's own Q/DQ."""
-        if pin.to == current or not has_floats(node):
+        holds = self._holds(pin) and typed_by_model(node) is None
+        same = pin.to == current.precision and (current.pinned or not holds)
+        if same or not has_floats(node):
             return False
-        if HEIGHT[pin.to] > HEIGHT[current] and (native := _native_half(node)):
+        if HEIGHT[pin.to] > HEIGHT[current.precision] and (native := _native_half(node)):
             raise InputError(
                 f"rule {pin} would change {node.name!r}, but its tensors are {native} in the model itself; "
                 "export the model in float32"
@@ -124,7 +141,7 @@ class _Decider:
             return False
         if pin.to == "int8":
             return not isinstance(self._forms[node_name(node)], NoForm)
-        return not isinstance(half_form(node, pin.to, self._opset), NoForm)
+        return self._no_half(node, pin.to) is None
 
     def release_skips(self, nodes: dict[str, NodePrecision]) -> None:
         """A residual Add gains nothing from a quantized branch when the Conv it fuses with is not int8."""
@@ -135,13 +152,19 @@ class _Decider:
                 released = self._fallback(node, f"follows {fused[0].name}, which is not int8")
                 nodes[node_name(node)] = replace(released, lowered_by_default=entry.lowered_by_default)
 
+    def _no_half(self, node: ir.Node, half: Precision) -> NoForm | None:
+        """Why the node cannot run in `half`; None when it can. ONNX must be able to say it, or TensorRT
+        decides without it."""
+        form = typed_by_model(node) if self._implicit else half_form(node, half, self._opset)
+        return form if isinstance(form, NoForm) else None
+
     def _fallback(self, node: ir.Node, reason: str) -> NodePrecision:
         fallback = self._section.fallback
         if fallback == "fp32":
             return _decided(node, "fp32", reason)
-        half = half_form(node, fallback, self._opset)
-        if isinstance(half, NoForm):
-            return _decided(node, "fp32", f"{reason}; {half.reason}")
+        refusal = self._no_half(node, fallback)
+        if refusal is not None:
+            return _decided(node, "fp32", f"{reason}; {refusal.reason}")
         return _decided(node, fallback, f"fallback: {reason}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +14,16 @@ from trtbuild.model.normalise import ORIGINAL_NAME
 from trtbuild.names import matcher, nearest
 from trtbuild.recipe import Pin
 
+LayerTypes = Mapping[str, frozenset[str]]
+"""ONNX node -> the types of the TensorRT layers that it becomes; empty where TensorRT was not asked."""
 
-def select(pin: Pin, graph: ir.Graph, lowerable: Sequence[ir.Node]) -> list[ir.Node]:
+
+def select(pin: Pin, graph: ir.Graph, lowerable: Sequence[ir.Node], layer_types: LayerTypes) -> list[ir.Node]:
     """The nodes that `pin` matches, in graph order.
 
     `lowerable` are the nodes that the recipe's default lowers: position and weights_below count among them.
-    Raises InputError, with the nearest names, when nothing matches.
+    Raises InputError, with the nearest names, when nothing matches; a rule by TensorRT type matches
+    nothing, silently, where `layer_types` is empty.
     """
     if pin.name is not None:
         return _by_name(pin.name, graph)
@@ -28,6 +32,8 @@ def select(pin: Pin, graph: ir.Graph, lowerable: Sequence[ir.Node]) -> list[ir.N
             [node for node in graph if node.op_type == pin.type],
             f"type {pin.type!r} matches no node{nearest(pin.type, {node.op_type for node in graph})}",
         )
+    if pin.trt_type is not None:
+        return _by_layer_type(pin.trt_type, graph, layer_types) if layer_types else []
     if pin.pattern is not None:
         return _by_pattern(pin.pattern, graph)
     if pin.weights_below is not None:
@@ -52,6 +58,14 @@ def _by_name(pattern: str, graph: ir.Graph) -> list[ir.Node]:
             if matches(node_name(n)) or matches(n.metadata_props.get(ORIGINAL_NAME, node_name(n)))
         ],
         f"name {pattern!r} matches no node{nearest(pattern, names)}",
+    )
+
+
+def _by_layer_type(name: str, graph: ir.Graph, layer_types: LayerTypes) -> list[ir.Node]:
+    known = {kind for kinds in layer_types.values() for kind in kinds}
+    return _found(
+        [node for node in graph if name in layer_types.get(node_name(node), ())],
+        f"trt_type {name!r} matches no TensorRT layer of this model{nearest(name, known)}",
     )
 
 

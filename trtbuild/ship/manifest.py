@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ def key_of(request: Request, target: Target) -> str:
             "trtbuild": trtbuild.__version__,
             "model": request.model.sha256,
             "precision": request.precisions.to_dict(),  # with its reasons, which the manifest shows
-            **_inputs(request),
+            "ranges": _ranges(None if request.calibration else request.table),
+            "calibration": _calibration(request),
+            "profiles": _profiles(request),
             "target": target.identity(request.recipe),
         }
     )
@@ -56,7 +59,9 @@ def compose(
         },
         "target": built.facts,
         "precision": request.precisions.to_dict(),
-        **_inputs(request),
+        "ranges": _ranges(built.table or request.table),
+        "calibration": _calibration(request),
+        "profiles": _profiles(request),
         "audit": audited.to_dict(),
         "layers": [vars(layer) for layer in built.layers],
         "artifact": store.describe(artifact),
@@ -78,8 +83,15 @@ def request_of(build: Build, engine: Engine, model: Model) -> Request:
         raise build.damaged(f"{type(error).__name__}: {one_line(error)}") from error
 
 
-def _inputs(request: Request) -> dict[str, Any]:
-    return {
-        "ranges": request.table.to_dict() if request.table else None,
-        "profiles": {name: shapes.model_dump() for name, shapes in request.profiles.items()},
-    }
+def _ranges(table: RangeTable | None) -> dict[str, Any] | None:
+    return table.to_dict() if table else None
+
+
+def _calibration(request: Request) -> dict[str, Any] | None:
+    """How TensorRT itself found the ranges, if it did."""
+    calibration = request.calibration
+    return {"algorithm": calibration.algorithm, **asdict(calibration.key)} if calibration else None
+
+
+def _profiles(request: Request) -> dict[str, Any]:
+    return {name: shapes.model_dump() for name, shapes in request.profiles.items()}

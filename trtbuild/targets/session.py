@@ -16,8 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trtbuild.errors import BuildError, InputError, one_line
+from trtbuild.errors import BuildError, InputError, TrtbuildError, one_line
 from trtbuild.model import files
+from trtbuild.targets.base import Runner
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -53,7 +54,7 @@ def _loadable(model: ir.Model) -> Iterator[bytes | str]:
 
 
 @contextmanager
-def runner(model: ir.Model, name: str) -> Iterator[Any]:
+def runner(model: ir.Model, name: str) -> Iterator[Runner]:
     """An active Polygraphy runner over `model`; `infer(feeds)` returns its outputs by name."""
     from polygraphy.backend.onnxrt import OnnxrtRunner
     from polygraphy.logger import G_LOGGER
@@ -62,28 +63,36 @@ def runner(model: ir.Model, name: str) -> Iterator[Any]:
         yield active
 
 
-def infer(active: Any, feeds: Tensors, samples: str) -> Tensors:
-    """One batch through an active runner. Raises InputError, naming the samples, when the model fails."""
+def infer(active: Runner, feeds: Tensors, samples: str) -> Tensors:
+    """One batch through an active runner. Raises InputError, naming the samples, when the model fails; an
+    error of trtbuild keeps its class."""
     try:
         outputs = active.infer(feeds, check_inputs=False)
+    except TrtbuildError as error:
+        raise type(error)(f"{active.name}: running {samples} failed: {error}") from error
     except Exception as error:  # as above
         raise InputError(f"{active.name}: running {samples} failed: {one_line(error)}") from error
     return {name: np.asarray(array) for name, array in outputs.items()}
 
 
-def per_sample(active: Any, feeds: Tensors, outputs: Tensors, samples: str) -> set[str]:
+def per_sample(active: Runner, feeds: Tensors, outputs: Tensors, samples: str) -> set[str]:
     """The names of those outputs whose axis 0 is the batch axis of `feeds`.
 
     Proven by a second run with the samples moved on by one: a length alone can be a coincidence
     (time steps, heads). Raises InputError as `infer` does.
     """
-    moved = infer(active, {name: np.roll(array, 1, axis=0) for name, array in feeds.items()}, samples)
+    moved = infer(active, moved_on(feeds), samples)
     length = len(next(iter(feeds.values())))
     return {
         name
         for name, array in outputs.items()
         if array.ndim and len(array) == length and np.allclose(np.roll(array, 1, axis=0), moved[name])
     }
+
+
+def moved_on(feeds: Tensors) -> Tensors:
+    """The batch with its samples moved on by one."""
+    return {name: np.roll(array, 1, axis=0) for name, array in feeds.items()}
 
 
 def real_rows(tensors: Tensors, rows_of: Container[str], count: int) -> Tensors:

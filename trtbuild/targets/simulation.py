@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import onnx_ir as ir
 from trtbuild.errors import BuildError, one_line
 from trtbuild.model import files
 from trtbuild.model.graph import QDQ, has_floats
+from trtbuild.model.model import Model
 from trtbuild.model.runnable import unregistered_operators
 from trtbuild.precision.forms import HALF_OF
 from trtbuild.recipe import Precision, Recipe
 from trtbuild.rewrite.cut import with_outputs
-from trtbuild.rewrite.explicit import explicit
+from trtbuild.rewrite.explicit import explicit, ranges_needed
 from trtbuild.rewrite.half import RAW
-from trtbuild.targets.base import Built, Layer, Request
+from trtbuild.targets.base import Algorithm, Built, Layer, Request, Side
 from trtbuild.targets.session import open_session
+from trtbuild.targets.sides import OnnxRuntimeSide, as_given
 
 
 class Simulation:
@@ -25,6 +28,7 @@ class Simulation:
 
     name = "onnxruntime"
     artifact = "model.onnx"
+    implicit = False
 
     def require(self) -> None:
         """ONNX Runtime is a core dependency: always there."""
@@ -33,6 +37,18 @@ class Simulation:
         import onnxruntime
 
         return {"target": self.name, "onnxruntime": onnxruntime.__version__}
+
+    def ranges(self, model: Model) -> tuple[str, ...]:
+        return ranges_needed(model)
+
+    def algorithm(self, recipe: Recipe) -> Algorithm | None:
+        return None
+
+    def check_cache(self, header: str, recipe: Recipe) -> None:
+        """A cache of any TensorRT is but ranges here."""
+
+    def layer_types(self, model: Model) -> Mapping[str, frozenset[str]]:
+        return {}
 
     def build(self, request: Request, path: Path) -> Built:
         """Write the explicit model, load it in ONNX Runtime, and read its layers back from the file."""
@@ -44,8 +60,11 @@ class Simulation:
         facts = {**self.identity(request.recipe), "optimization": "ORT_DISABLE_ALL"}
         return Built(tuple(layers_of(written.graph)), facts)
 
-    def candidate(self, request: Request, path: Path) -> tuple[ir.Model, str | None]:
-        return files.read(path), None
+    def golden(self, request: Request, folder: Path | None) -> Side:
+        return as_given(request.model)
+
+    def candidate(self, request: Request, path: Path) -> Side:
+        return OnnxRuntimeSide("candidate", files.read(path), cut=bool(request.model.unrunnable))
 
 
 def simulated(request: Request) -> ir.Model:

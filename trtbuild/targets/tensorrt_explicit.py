@@ -1,162 +1,183 @@
-"""Target `tensorrt-rtx`: a real, strongly typed engine, compiled from the explicit model without a GPU.
+"""Targets `tensorrt` in explicit mode and `tensorrt-rtx`: a strongly typed engine of the explicit model.
 
-The engine can be read only on a GPU, so the layers are read from the parsed, strongly typed
-network: types are fixed there, and the builder may not change them.
+One implementation for TensorRT 10, TensorRT 11 and TensorRT-RTX, which differ in where they build: the
+first two on the GPU of this machine, RTX without one. Types are fixed in the network, and the builder may not
+change them: the layers are read from there.
 """
 
 from __future__ import annotations
 
-import importlib
-import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
-from trtbuild.errors import BuildError, InputError, MachineError, one_line
-from trtbuild.model import files
-from trtbuild.recipe import Precision, Recipe
-from trtbuild.rewrite.explicit import explicit
-from trtbuild.targets.base import Built, Layer, Request
+from trtbuild.errors import InputError, MachineError
+from trtbuild.model.model import Model
+from trtbuild.progress import Phases
+from trtbuild.recipe import Recipe, TensorRTSection
+from trtbuild.rewrite.explicit import explicit, ranges_needed
+from trtbuild.targets.base import Algorithm, Built, Layer, Request, Side
+from trtbuild.targets.sides import OnnxRuntimeSide, as_given
 from trtbuild.targets.simulation import simulated
+from trtbuild.targets.trt import binding as trt_binding
+from trtbuild.targets.trt import network as networks
+from trtbuild.targets.trt import timing_cache
+from trtbuild.targets.trt.binding import RTX, Binding
+from trtbuild.targets.trt.compile import build_plan, open_builder
+from trtbuild.targets.trt.config import configure, needs_native_norm, options
+from trtbuild.targets.trt.gpu import require_gpu
+from trtbuild.targets.trt.log import open_log
+from trtbuild.targets.trt.monitor import watch
+from trtbuild.targets.trt.parse import parse
+from trtbuild.targets.trt.profile import add_profile, profile_of
+from trtbuild.targets.trt.reference import golden_side
+from trtbuild.targets.trt.typed import layers_of
+from trtbuild.targets.trt.watching import engine_side
 
-INSPECTED = "the parsed, strongly typed network; the engine itself was not inspected (that needs a GPU)"
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 
-class TensorRTRTX:
-    """TensorRT-RTX, for the compute capabilities that the recipe names."""
+@dataclass(frozen=True)
+class _Made:
+    """A plan (a serialized engine), the layers of the network, and what TensorRT warned of."""
 
-    name = "tensorrt-rtx"
+    plan: bytes
+    layers: tuple[Layer, ...]
+    warnings: tuple[str, ...]
+
+
+class TensorRTExplicit:
+    """Strongly typed TensorRT: `tensorrt` for the GPU of this machine, `tensorrt_rtx` for the compute
+    capabilities that the recipe names."""
+
     artifact = "engine.plan"
+    implicit = False
+
+    def __init__(self, module: str) -> None:
+        """`module` is what Python imports: "tensorrt" or "tensorrt_rtx"."""
+        self.name = module.replace("_", "-")
+        self._module = module
+        self._rtx = module == RTX
 
     def require(self) -> None:
-        _module()
+        self._binding()
+        if not self._rtx:
+            require_gpu()
 
     def identity(self, recipe: Recipe) -> dict[str, Any]:
-        capabilities = list(recipe.tensorrt_rtx.compute_capabilities)
+        facts = {"target": self.name, self._module: self._binding().__version__}
+        if self._rtx:
+            return {**facts, "compute_capabilities": list(recipe.tensorrt_rtx.compute_capabilities)}
+        _check_explicit(recipe.tensorrt)
+        gpu = require_gpu()
         return {
-            "target": self.name,
-            "tensorrt_rtx": _module().__version__,
-            "compute_capabilities": capabilities,
+            **facts,
+            "mode": "explicit",
+            "gpu": gpu.name,
+            "compute_capability": ".".join(map(str, gpu.compute_capability)),
+            "options": options(recipe.tensorrt),
         }
 
+    def ranges(self, model: Model) -> tuple[str, ...]:
+        return ranges_needed(model)
+
+    def algorithm(self, recipe: Recipe) -> Algorithm | None:
+        """None: the ranges are those of our own table, written into the model as scales."""
+        if not self._rtx:
+            _check_explicit(recipe.tensorrt)
+        return None
+
+    def layer_types(self, model: Model) -> Mapping[str, frozenset[str]]:
+        binding = self._binding()
+        log = open_log(binding)
+        parsed = parse(binding, open_builder(binding, log), model.normalised, log, typed=True)
+        return networks.types_of(networks.read(binding, parsed.network, model.graph))
+
+    def check_cache(self, header: str, recipe: Recipe) -> None:
+        """A cache of any TensorRT is but ranges here: they are written into the model."""
+
     def build(self, request: Request, path: Path) -> Built:
-        trt = _module()
-        log = _logger(trt)
-        builder = trt.Builder(log)
-        network = builder.create_network(0)
-        model = explicit(request.model, request.precisions, request.table, "typed")
-        _forget_unknown_axes(model.graph)
-        with tempfile.TemporaryDirectory(prefix="trtbuild-") as folder:
-            file = Path(folder) / "model.onnx"
-            files.save(model, file)
-            parser = trt.OnnxParser(network, log)
-            if not parser.parse_from_file(str(file)):
-                raise BuildError(_parser_message(parser, log))
-            config = builder.create_builder_config()
-            _set_capabilities(trt, config, request.recipe.tensorrt_rtx.compute_capabilities)
-            config.add_optimization_profile(_profile(builder, network, request))
-            plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise BuildError(f"TensorRT-RTX built nothing: {log.first_error()}")
-        path.write_bytes(plan)
-        facts = {**self.identity(request.recipe), "inspected": INSPECTED, "warnings": log.warnings}
-        return Built(tuple(layers_of(trt, network, model.graph)), facts)
+        identity = self.identity(request.recipe)
+        made = self._make(request)
+        path.write_bytes(made.plan)
+        why = "that needs a GPU" if self._rtx else "it can have no other types"
+        inspected = f"the parsed, strongly typed network; the engine itself was not inspected ({why})"
+        return Built(made.layers, {**identity, "inspected": inspected, "warnings": list(made.warnings)})
 
-    def candidate(self, request: Request, path: Path) -> tuple[ir.Model, str | None]:
-        return simulated(request), "the engine was not run: ONNX Runtime ran the same explicit model"
+    def golden(self, request: Request, folder: Path | None) -> Side:
+        if self._rtx:
+            return as_given(request.model)
+        return golden_side(self._binding(), request, self.identity(request.recipe), folder)
 
-
-def _forget_unknown_axes(graph: ir.Graph) -> None:
-    """Take away the name of the axes called "?": PaddlePaddle's exporter calls every axis of unknown length
-    so, and TensorRT takes axes of one name for axes of one length."""
-    for shape in (value.shape for value in graph.inputs if value.shape is not None):
-        for axis, length in enumerate(shape):
-            if isinstance(length, ir.SymbolicDim) and length.value == "?":
-                shape[axis] = None
-
-
-def layers_of(trt: Any, network: Any, graph: ir.Graph) -> list[Layer]:
-    """The layers that compute floats in the network that was parsed from `graph`: no constants, Q/DQ and
-    casts, nor the reshapes that the parser puts in, which execute no ONNX node."""
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    kinds = trt.LayerType
-    plumbing = {kinds.CONSTANT, kinds.QUANTIZE, kinds.DEQUANTIZE, kinds.CAST}
-    producers = {tensor.name: layer for layer in layers for tensor in _outputs(layer)}
-    makers = {str(value.name): str(node.name) for node in graph for value in node.outputs}
-    return [
-        Layer(layer.name, layer.type.name, _nodes(layer, makers), _precision(trt, layer, producers))
-        for layer in layers
-        if layer.type not in plumbing
-        and (layer.metadata or layer.type not in _reshapes(trt))
-        and _float_dtypes(trt, _outputs(layer))
-    ]
-
-
-def _nodes(layer: Any, makers: dict[str, str]) -> tuple[str, ...]:
-    """The ONNX node that the parser notes in a layer's metadata as `[ONNX Layer: name]`.
-
-    A node that changes nothing (a Sum of one operand) becomes an Identity without that note, but with
-    the node's tensor; `makers` maps tensors to nodes.
-    """
-    prefix, metadata = "[ONNX Layer: ", str(layer.metadata)
-    if metadata.startswith(prefix):
-        return (metadata[len(prefix) : -1],)
-    return tuple(makers[tensor.name] for tensor in _outputs(layer) if tensor.name in makers)
-
-
-def _precision(trt: Any, layer: Any, producers: dict[str, Any]) -> Precision:
-    if any(_dequantized(trt, tensor, producers) for tensor in _inputs(layer)):
-        return "int8"
-    dtypes = _float_dtypes(trt, [*_inputs(layer), *_outputs(layer)])
-    if trt.DataType.HALF in dtypes:
-        return "fp16"
-    return "bf16" if trt.DataType.BF16 in dtypes else "fp32"
-
-
-def _inputs(layer: Any) -> list[Any]:
-    return [tensor for i in range(layer.num_inputs) if (tensor := layer.get_input(i)) is not None]
-
-
-def _outputs(layer: Any) -> list[Any]:
-    return [layer.get_output(i) for i in range(layer.num_outputs)]
-
-
-def _float_dtypes(trt: Any, tensors: list[Any]) -> set[Any]:
-    return {tensor.dtype for tensor in tensors} & {trt.DataType.FLOAT, trt.DataType.HALF, trt.DataType.BF16}
-
-
-def _dequantized(trt: Any, tensor: Any, producers: dict[str, Any]) -> bool:
-    """Whether the tensor comes from a DQ, looking through the reshapes that the parser puts in."""
-    layer = producers.get(tensor.name)
-    while layer is not None and layer.type in {*_reshapes(trt), trt.LayerType.CAST}:
-        layer = producers.get(layer.get_input(0).name)
-    return layer is not None and layer.type == trt.LayerType.DEQUANTIZE
-
-
-def _reshapes(trt: Any) -> set[Any]:
-    return {trt.LayerType.SHUFFLE, trt.LayerType.SQUEEZE, trt.LayerType.UNSQUEEZE}
-
-
-def _profile(builder: Any, network: Any, request: Request) -> Any:
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        shapes = request.profiles.get(tensor.name)
-        if shapes is not None:
-            profile.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
-        elif -1 in tuple(tensor.shape):
-            raise InputError(
-                f"input {tensor.name!r} has dynamic axes {tuple(tensor.shape)}; give [inputs.{tensor.name}] "
-                "min, opt and max in the recipe, or shards to take the shapes from"
+    def candidate(self, request: Request, path: Path) -> Side:
+        if not self._rtx:
+            return engine_side(
+                self._binding(),
+                request,
+                "candidate",
+                plan=path.read_bytes,
+                made=lambda marked, unfused: self._make(request, marked, unfused).plan,
             )
-    return profile
+        caveat = "the engine was not run: ONNX Runtime ran the same explicit model"
+        return OnnxRuntimeSide("candidate", simulated(request), caveat, cut=bool(request.model.unrunnable))
+
+    def _make(self, request: Request, marked: Sequence[str] = (), unfused: bool = False) -> _Made:
+        """`marked` tensors become outputs too, `unfused` ones can be watched: for diagnosis."""
+        binding, section = self._binding(), request.recipe.tensorrt
+        model = explicit(request.model, request.precisions, request.table, "typed")
+        log = open_log(binding)
+        builder = open_builder(binding, log)
+        parsed = parse(binding, builder, model, log, typed=True, native_norm=needs_native_norm(section))
+        layers = layers_of(binding, parsed.network, model.graph)
+        networks.mark(parsed.network, marked, unfused)
+        config = self._configure(binding, builder, request.recipe)
+        add_profile(config, profile_of(builder, parsed.network, request.profiles))
+        cache = None if self._rtx else timing_cache.cache_file(binding, section.timing_cache)
+        timing_cache.use(config, cache)
+        with Phases() as phases:
+            watch(binding, config, phases)
+            plan = build_plan(builder, parsed.network, config, log)
+        timing_cache.keep(config, cache)
+        return _Made(plan, tuple(layers), tuple(log.warnings))
+
+    def _binding(self) -> Binding:
+        binding = trt_binding.load(self._module)
+        if not trt_binding.strongly_typed(binding):
+            raise MachineError(
+                "explicit mode needs TensorRT 10 or later, which takes its types from the network; this is "
+                f"{binding.__version__}: use --mode implicit, or pip install 'tensorrt>=10'"
+            )
+        return binding
+
+    def _configure(self, binding: Binding, builder: trt.Builder, recipe: Recipe) -> trt.IBuilderConfig:
+        if not self._rtx:
+            return configure(binding, builder, recipe.tensorrt)
+        config = builder.create_builder_config()
+        _set_capabilities(binding, config, recipe.tensorrt_rtx.compute_capabilities)
+        return config
 
 
-def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
+def _check_explicit(section: TensorRTSection) -> None:
+    """Raise InputError for a key that asks for what a strongly typed network leaves nobody to decide."""
+    wrong = {
+        'mode = "implicit"': section.mode == "implicit",
+        f'calibrator = "{section.calibrator}"': section.calibrator not in ("auto", "ranges"),
+        'constraints = "prefer"': section.constraints == "prefer",
+    }
+    for key in (key for key, given in wrong.items() if given):
+        raise InputError(
+            f"[tensorrt] {key} belongs to implicit mode; in explicit mode ranges and precisions are written "
+            "into the model: remove the key, or build with --mode implicit (TensorRT 8.5 to 10)"
+        )
+
+
+def _set_capabilities(binding: Any, config: Any, capabilities: tuple[str, ...]) -> None:
+    """Only TensorRT-RTX has compute capabilities: `binding` and `config` are its own."""
     known = {
         f"{name[2:-1]}.{name[-1]}": member  # SM121 is 12.1
-        for name, member in trt.ComputeCapability.__members__.items()
+        for name, member in binding.ComputeCapability.__members__.items()
         if name.startswith("SM")
     }
     config.num_compute_capabilities = len(capabilities)
@@ -166,40 +187,3 @@ def _set_capabilities(trt: Any, config: Any, capabilities: tuple[str, ...]) -> N
                 f"TensorRT-RTX knows no compute capability {capability!r}; it has {', '.join(known)}"
             )
         config.set_compute_capability(known[capability], index)
-
-
-def _parser_message(parser: Any, log: Any) -> str:
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    refused = [f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors]
-    return f"TensorRT-RTX's parser refuses {'; '.join(refused) or log.first_error()}"
-
-
-def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]  # the base class is untyped
-        """Keeps warnings and errors instead of printing them. list.append is thread-safe."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                self.errors.append(message)
-            elif severity == trt.ILogger.Severity.WARNING:
-                self.warnings.append(message)
-
-        def first_error(self) -> str:
-            return self.errors[0] if self.errors else "it gave no reason"
-
-    return Log()
-
-
-def _module() -> Any:
-    try:
-        return importlib.import_module("tensorrt_rtx")
-    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
-        raise MachineError(
-            f"target tensorrt-rtx needs the package tensorrt-rtx ({one_line(error)}); "
-            "pip install 'trtbuild[rtx]'"
-        ) from error

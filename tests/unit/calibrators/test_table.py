@@ -15,7 +15,7 @@ from calibrators.scale import scale_of
 from calibrators.table import Range, RangeTable, TableKey
 
 KEY = TableKey(model="a" * 64, shards="b" * 64, method="percentile:99.99")
-HEADER = "TRT-8510-EntropyCalibration2"
+HEADER = "TRT-8501-EntropyCalibration2"
 
 
 def a_table() -> RangeTable:
@@ -166,6 +166,10 @@ class TestTensorrtCache:
         assert table.scale("(Unnamed Layer* 0) [Conv]:out:0") == np.uint32(0x3C010A14).view(np.float32)
         assert (table.key, table.samples) == (None, 0)
 
+    def test_a_scale_of_zero_as_tensorrt_writes_it(self):
+        _, table = RangeTable.from_tensorrt_cache(f"{HEADER}\nzero: 0\nx: 3f800000\n")
+        assert table.ranges == {"zero": Range(0.0, "tensorrt-cache"), "x": Range(127.0, "tensorrt-cache")}
+
     @given(bits=st.lists(st.integers(0x00800000, 0x7F7FFFFF), min_size=1, max_size=30))
     def test_scale_bits_survive_exactly(self, bits):
         text = HEADER + "\n" + "".join(f"t{i:02d}: {b:08x}\n" for i, b in enumerate(bits))
@@ -183,13 +187,15 @@ class TestTensorrtCache:
         ("line", "message"),
         [
             ("x 3c010a14", "line 3: 'x 3c010a14': expected"),
-            ("x: 3c010a1", "line 3: .*expected 'tensor: 8 hex digits'"),
+            ("x: 3c010a140", "line 3: .*expected 'tensor: up to 8 hex digits'"),
+            ("x: ", "line 3: .*expected"),
+            ("x: -0", "line 3: .*expected"),
             ("x: 3c010a1g", "line 3: .*expected"),
             (": 3c010a14", "line 3: .*expected"),
             ("ok: 3c010a14", "line 3: tensor 'ok' is there twice"),
-            ("x: bf800000", "line 3: tensor 'x': amax -127"),
-            ("x: 7fc00000", "line 3: tensor 'x': amax nan"),
-            ("x: 7f800000", "line 3: tensor 'x': amax inf"),
+            ("x: bf800000", "line 3: tensor 'x': scale -1.0"),
+            ("x: 7fc00000", "line 3: tensor 'x': scale nan"),
+            ("x: 7f800000", "line 3: tensor 'x': scale inf"),
         ],
     )
     def test_a_malformed_line_is_named(self, line, message):
@@ -203,7 +209,7 @@ class TestTensorrtCache:
 
     @pytest.mark.parametrize("header", ["", "entropy", HEADER + "\n"])
     def test_writing_under_no_header(self, header):
-        with pytest.raises(TableError, match="expected such as 'TRT-8510"):
+        with pytest.raises(TableError, match="expected such as 'TRT-8501"):
             a_table().to_tensorrt_cache(header)
 
     def test_writing_a_name_with_a_line_break(self):

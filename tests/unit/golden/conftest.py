@@ -22,6 +22,8 @@ from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import CalibrationSection, Pin, PrecisionSection, ValidationSection
 from trtbuild.rewrite.explicit import explicit
+from trtbuild.targets.base import Side
+from trtbuild.targets.sides import OnnxRuntimeSide, as_given
 
 
 @pytest.fixture
@@ -50,8 +52,21 @@ class Case:
     def check(
         self, candidate: ir.Model | None = None, metric: Metric | None = None, **section: Any
     ) -> Verdict:
+        return self.check_sides(self.golden, self.side(candidate), metric, **section)
+
+    def check_sides(
+        self, golden: Side, candidate: Side, metric: Metric | None = None, **section: Any
+    ) -> Verdict:
         wanted = ValidationSection.model_construct(**{**dict(ValidationSection()), **section})
-        return check(self.model, candidate or self.candidate, self.precisions, self.shards, metric, wanted)
+        return check(self.model, golden, candidate, self.precisions, self.shards, metric, wanted)
+
+    @property
+    def golden(self) -> OnnxRuntimeSide:
+        return as_given(self.model)
+
+    def side(self, candidate: ir.Model | None = None) -> OnnxRuntimeSide:
+        """The candidate in ONNX Runtime, as target onnxruntime runs it."""
+        return OnnxRuntimeSide("candidate", candidate or self.candidate, cut=bool(self.model.unrunnable))
 
 
 @pytest.fixture

@@ -142,6 +142,22 @@ def test_nothing_compared_never_passes(empty):
     assert failed(verdict(metric=scores(1, 1, 0), **empty)) == ["every tensor compared"]
 
 
+def test_a_stored_golden_has_no_layers_and_that_is_said():
+    given = judge((), None, [diff()], None, OutputThresholds(), {})
+    assert given.passed
+    assert given.layers == ()
+    assert given.checks[0].seen == "1 of 1; outputs only (stored golden)"
+
+
+def test_a_stored_golden_is_no_excuse_for_outputs():
+    given = judge((), None, [], None, OutputThresholds(), {})
+    assert failed(given) == ["every tensor compared"]
+    assert given.checks[0].seen == "0 of 0; outputs only (stored golden); no outputs"
+    lacking = judge((), None, [diff(), diff("z", "gone")], None, OutputThresholds(cosine=0.1), {})
+    assert failed(lacking) == ["every tensor compared", "z cosine"]
+    assert lacking.checks[0].seen == "1 of 2; outputs only (stored golden); z: gone"
+
+
 def test_an_output_without_a_value_was_not_compared():
     empty = diff(count=0, cosine=1.0, sqnr_db=math.inf, rmse=math.nan)
     given = verdict(outputs=[empty])

@@ -36,7 +36,7 @@ def test_each_sample_is_scored_once_with_its_own_rows(open_toy, shard_set, case_
     x = samples(5)
     model = open_toy(linear(), {"w": W})
     case = case_of(model, shard_set(model, {"x": x[:2]}, {"x": x[2:]}), default="fp32")
-    found = list(run_outputs(model, case.candidate, case.shards))
+    found = list(run_outputs(case.golden, case.side(), ["y"], case.shards))
     rows = [row for batch in found for row in batch.rows()]
     assert [name for name, _, _ in rows] == ["0:0", "0:1", "1:0", "1:1", "1:2"]
     for row, (_, golden, candidate) in zip(x, rows, strict=True):
@@ -102,8 +102,10 @@ def test_layers_over_the_first_samples_only(open_toy, shard_set, case_of):
     model = open_toy(linear(), {"w": W})
     case = case_of(model, shard_set(model, {"x": samples(5)}))
     for limit, count in ((1, 4), (3, 12), (99, 20)):
-        layers = diff_layers(model, case.candidate, case.precisions, case.shards, limit)
+        (differ,), fused = diff_layers(case.golden, case.side(), [model.compared], case.shards, limit)
+        layers = differ.results(model, case.precisions)
         assert {diff.difference.count for diff in layers} == {count}
+        assert fused == {}
 
 
 def test_samples_of_several_shapes(open_toy, shard_set, case_of):

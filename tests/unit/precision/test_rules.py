@@ -321,3 +321,62 @@ def test_what_comes_after_a_plugin_stays_in_the_fallback(open_toy: Open) -> None
     model = open_toy(text, {"w": normal(4, 4)})
     assert resolve(model, fallback="fp16")["relu"] == "fp16"
     assert "not calibrated" in resolve(model, fallback="fp16").nodes["m2"].reason
+
+
+def implicitly(model: Model, *pins: str, default: str = "int8", **types: frozenset[str]) -> PrecisionMap:
+    section = PrecisionSection(default=default)  # type: ignore[arg-type]
+    return rules.resolve(model, section, [Pin.parse(text) for text in pins], implicit=True, layer_types=types)
+
+
+def test_an_implicit_builder_could_lower_anything_so_a_rule_that_changes_nothing_holds(chain: Model) -> None:
+    assert resolve(chain, "soft", "r1").pinned == []
+    found = implicitly(chain, "soft", "r1")
+    assert found.pinned == ["r1", "soft"]
+    assert [rule.effective for rule in found.rules] == [1, 1]
+    assert found.nodes["soft"].reason == "rule soft"
+    assert found.budgeted == 0
+
+
+def test_what_computes_no_floats_is_never_held(chain: Model) -> None:
+    assert implicitly(chain, "shape").pinned == []
+
+
+def test_an_implicit_builder_does_not_go_below_the_default(chain: Model) -> None:
+    assert implicitly(chain, "m1", "soft", default="fp32").pinned == []
+    assert implicitly(chain, "soft=fp16", default="fp16").pinned == []
+    assert implicitly(chain, "soft", default="fp16").pinned == ["soft"]
+
+
+def test_without_rules_the_implicit_map_is_the_explicit_one(chain: Model) -> None:
+    assert implicitly(chain) == resolve(chain)
+
+
+@pytest.mark.parametrize("resolved", [resolve, implicitly])
+def test_int8_takes_a_pin_back_from_a_node_without_an_int8_form(chain: Model, resolved: Callable) -> None:
+    fallback = {"fallback": "fp16"} if resolved is resolve else {}
+    found = resolved(chain, "soft", "soft=int8", **fallback)
+    assert found.pinned == []
+    assert found.nodes["soft"] == resolved(chain, **fallback).nodes["soft"]
+    assert [rule.effective for rule in found.rules] == [1, 1]
+
+
+TYPES = {"soft": frozenset({"SOFTMAX"}), "m1": frozenset({"MATRIX_MULTIPLY", "ELEMENTWISE"})}
+
+
+def test_a_rule_by_tensorrt_type(chain: Model) -> None:
+    found = implicitly(chain, "trt-type:SOFTMAX", "trt-type:ELEMENTWISE=fp16", **TYPES)
+    assert {name: found[name] for name in found.pinned} == {"m1": "fp16", "soft": "fp32"}
+    assert [(rule.rule, rule.matched) for rule in found.rules] == [
+        ("trt-type:SOFTMAX", 1),
+        ("trt-type:ELEMENTWISE=fp16", 1),
+    ]
+
+
+def test_a_tensorrt_type_that_is_not_there_names_the_nearest(chain: Model) -> None:
+    with pytest.raises(InputError, match=r"trt_type 'SOFTMX' matches no TensorRT layer.*SOFTMAX"):
+        implicitly(chain, "trt-type:SOFTMX", **TYPES)
+
+
+def test_where_no_tensorrt_is_asked_its_types_match_nothing(chain: Model) -> None:
+    (rule,) = resolve(chain, "trt-type:SOFTMAX").rules
+    assert (rule.matched, rule.effective) == (0, 0)

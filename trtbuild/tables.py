@@ -1,0 +1,134 @@
+"""Where the ranges of an int8 build come from: a file, the store, our calibration, or TensorRT's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibrators.errors import TableError
+from calibrators.shards import ShardSet
+from calibrators.table import RangeTable, TableKey
+from trtbuild import calibrate as calibration
+from trtbuild.engine import Engine
+from trtbuild.errors import InputError
+from trtbuild.model.model import Model
+from trtbuild.profiles import profiles_of
+from trtbuild.progress import say
+from trtbuild.recipe import InputSection
+from trtbuild.targets.base import Algorithm, Calibration, Target
+
+CALIBRATION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """A table, or how TensorRT is to find one. `path`: where the table is stored, or will be; None where a
+    bare model has no store."""
+
+    table: RangeTable | None
+    calibration: Calibration | None
+    path: Path | None
+
+
+def ranges_of(engine: Engine, model: Model, target: Target) -> Ranges:
+    """The ranges for a build on `target`.
+
+    Raises InputError for a model that brings its own Q/DQ, shards that it cannot take, and a file of
+    ranges of another model.
+    """
+    calibration.require_float(model)
+    if engine.ranges is not None:
+        return Ranges(_given(engine.ranges, engine, model, target), None, None)
+    shards = open_shards(engine.require_shards(), engine, model)
+    profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)  # raises for shapes it cannot take
+    algorithm = target.algorithm(engine.recipe)
+    if algorithm is None:
+        table, path = calibrated(engine, model, shards, target.ranges(model))
+        return Ranges(table, None, path)
+    key = _own_key(model, shards, algorithm, target, engine, profiles)
+    path = _path(engine, key)
+    return Ranges(_stored(path, key, ()), Calibration(algorithm, shards, key), path)
+
+
+def calibrated(
+    engine: Engine, model: Model, shards: ShardSet, tensors: Sequence[str]
+) -> tuple[RangeTable, Path | None]:
+    """Our own table over `tensors`, from the store when it is there, and where it is stored."""
+    section = engine.recipe.calibration
+    key = calibration.table_key(model, shards, section)
+    path = _path(engine, key)
+    stored = _stored(path, key, tensors)
+    if stored is not None:
+        ranges = {tensor: stored.ranges[tensor] for tensor in tensors}  # it may hold more, for another target
+        return RangeTable(ranges, stored.key, stored.samples), path
+    opt = next((shapes.opt for shapes in engine.recipe.inputs.values()), ())
+    table = calibration.calibrate(model, shards, section, opt[0] if opt else CALIBRATION_BATCH, tensors)
+    keep(table, path)
+    return table, path
+
+
+def open_shards(folder: Path, engine: Engine, model: Model) -> ShardSet:
+    return ShardSet.open(folder, model.inputs, may_batch=engine.recipe.model.batched)
+
+
+def keep(table: RangeTable, path: Path | None) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.save(path)
+
+
+def _path(engine: Engine, key: TableKey) -> Path | None:
+    return engine.builds / "ranges" / f"{key.digest()}.json" if engine.builds is not None else None
+
+
+def _stored(path: Path | None, key: TableKey, tensors: Sequence[str]) -> RangeTable | None:
+    """The table at `path` if it was made under `key` and covers `tensors`. Raises InputError when damaged."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        table = RangeTable.load(path)
+    except TableError as error:
+        raise InputError(f"{error}; delete it first") from error
+    if table.key != key or not set(tensors) <= set(table.ranges):
+        return None
+    say(f"ranges: {path}, calibrated before")
+    return table
+
+
+def _own_key(
+    model: Model,
+    shards: ShardSet,
+    algorithm: Algorithm,
+    target: Target,
+    engine: Engine,
+    profiles: Mapping[str, InputSection],
+) -> TableKey:
+    """TensorRT's ranges depend on its version, and on how the samples are cut into batches."""
+    identity = target.identity(engine.recipe)
+    opt = {name: shapes.opt for name, shapes in sorted(profiles.items())}
+    method = json.dumps([f"TensorRT {identity['tensorrt']}", algorithm, opt])
+    return TableKey(model.sha256, shards.fingerprint(), method)
+
+
+def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTable:
+    """A table (JSON) or a TensorRT calibration cache that the user gives."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--ranges {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"--ranges {path}: neither a range table nor a calibration cache") from error
+    if text.startswith("TRT-"):
+        header, table = RangeTable.from_tensorrt_cache(text)
+        target.check_cache(header, engine.recipe)
+    else:
+        table = RangeTable.load(path)
+    wanted = target.ranges(model)
+    other = table.key is not None and table.key.model != model.sha256
+    if other or (wanted and not set(wanted) & set(table.ranges)):
+        raise InputError(
+            f"--ranges {path} was calibrated for another model than {model.path}; calibrate again"
+        )
+    return table

@@ -1,0 +1,1 @@
+"""What the TensorRT targets share: parsing, traversal, configuration, building, inspection, running."""

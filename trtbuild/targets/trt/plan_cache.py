@@ -1,0 +1,47 @@
+"""Golden engines on disk, by everything that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trtbuild.progress import say
+
+
+def cached(folder: Path | None, parts: dict[str, Any], make: Callable[[], bytes]) -> bytes:
+    """The plan that `parts` lead to: from `folder`, if its checksum is right, else made and stored there.
+
+    The file begins with the SHA-256 of the plan (32 bytes). Without a folder it is made each time.
+    """
+    if folder is None:
+        return make()
+    path = folder / f"{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}.plan"
+    plan = _read(path)
+    if plan is not None:
+        say(f"golden engine: {path}, built before")
+        return plan
+    plan = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        unfinished.write_bytes(hashlib.sha256(plan).digest() + plan)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return plan
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        stored = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, plan = stored[:32], stored[32:]
+    if hashlib.sha256(plan).digest() == digest:
+        return plan
+    say(f"golden engine {path} is damaged: built again")
+    return None
