@@ -48,6 +48,13 @@ def prepare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return run
 
 
+@pytest.fixture(autouse=True)
+def _no_tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where TensorRT is installed, too, only those tests see it that are about it."""
+    if not any(map(request.node.get_closest_marker, ("gpu", "tensorrt"))):
+        monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """Install a double of TensorRT of some version, and of the GPU that it builds on."""

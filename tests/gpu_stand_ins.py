@@ -1,5 +1,6 @@
 """What stands in for a GPU: the driver's answers, and host memory in place of the device's."""
 
+# ruff: noqa: N802  (the driver's own names)
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -26,7 +26,11 @@ def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> Ta
 
 
 def calibrate(
-    model: Model, shards: ShardSet, section: CalibrationSection, batch: int, tensors: Sequence[str] | None = None
+    model: Model,
+    shards: ShardSet,
+    section: CalibrationSection,
+    batch: int,
+    tensors: Sequence[str] | None = None,
 ) -> RangeTable:
     """Run every sample through the float model, `batch` at a time, and take a range for each of `tensors`:
     where none are named, the activations that int8 nodes may read, whatever the pins.

@@ -35,13 +35,19 @@ _PIN = click.option(
     "pins",
     multiple=True,
     metavar="RULE",
-    help="A name, glob:…, re:…, type:T, trt-type:T, pattern:P, first:N, last:N or weights-below:X; then =fp16, say.",
+    help="A name, glob:…, re:…, type:T, trt-type:T, pattern:P, first:N, last:N, weights-below:X; =fp16 after it.",
 )
 _CALIB = click.option(
     "--calib",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Calibration shards (needed by a bare model).",
+)
+_RANGES = click.option(
+    "--ranges",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A range table, a build's manifest or a TensorRT cache: no calibration run.",
 )
 _OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too."
@@ -161,12 +167,7 @@ def calibrate(
 @_MODE
 @_PIN
 @_CALIB
-@click.option(
-    "--ranges",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A range table, or a TensorRT calibration cache: no calibration run.",
-)
+@_RANGES
 @_OUTPUT
 @_common
 def build(
@@ -241,6 +242,41 @@ def inspect(build: str, as_json: bool, verbose: bool) -> None:
     built = locate.find_build(build)
     document = {"path": str(built.artifact), **pipeline.inspect(built)}
     _print(document, as_json, render.inspect)
+
+
+@cli.command()
+@click.argument("engine")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Samples at a time, within the profile.")
+@click.option("--iterations", type=click.IntRange(1), default=200, show_default=True, metavar="N")
+@click.option("--warmup", type=click.IntRange(0), default=50, show_default=True, metavar="N")
+@_MODE
+@_PIN
+@_CALIB
+@_RANGES
+@_common
+def bench(
+    engine: str,
+    batch: int | None,
+    iterations: int,
+    warmup: int,
+    mode: str | None,
+    pins: tuple[str, ...],
+    calib: Path | None,
+    ranges: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Latency and throughput of FP32, FP16, INT8 and mixed, side by side (TensorRT, on a GPU).
+
+    Device time at the profile's OPT shapes, host copies not included.
+    """
+    from trtbuild import render
+    from trtbuild.bench import bench as run
+    from trtbuild.engine import open_engine
+
+    opened = open_engine(engine, _with_mode(overrides, mode), pins, calib, ranges=ranges)
+    _print(run(opened, batch, iterations, warmup).to_dict(), as_json, render.bench)
 
 
 @cli.command()

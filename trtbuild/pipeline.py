@@ -191,7 +191,11 @@ def _write(
         tables.keep(built.table, table_path)
     audited = audit(request.precisions, built.layers, built.reformats, built.executed)
     _check_pins(audited.lost, request.recipe)
-    wanted = [name for name, node in request.precisions.nodes.items() if node.precision != "fp32"]
+    wanted = [
+        name
+        for name, node in request.precisions.nodes.items()
+        if node.precision != "fp32" and name not in audited.removed
+    ]
     if wanted and len(audited.unlowered) == len(wanted):
         raise BuildError(
             f"none of the {len(wanted)} nodes meant for a lower precision has it in what was built: "

@@ -156,6 +156,32 @@ def verdict(document: Document) -> None:
     console.print("[green]passed[/]" if document["passed"] else "[red]failed[/]")
 
 
+def bench(document: Document) -> None:
+    facts = document["target"]
+    table = _table(
+        f"{document['engine']}, {document['samples']} samples at a time: {facts['gpu']}, "
+        f"TensorRT {facts['tensorrt']}",
+        *("engine", "layers", "median, ms", "p99, ms", "mean, ms", "samples/s", "x FP32", "MB"),
+        numbers=6,
+    )
+    for name, timed in document["engines"].items():
+        figures = timed["figures"]
+        times = (f"{figures[key]:.4f}" for key in ("median_ms", "p99_ms", "mean_ms"))
+        rate, size = f"{figures['samples_per_second']:.0f}", f"{timed['engine_bytes'] / 1e6:.1f}"
+        speedup = "-" if timed["speedup"] is None else f"{timed['speedup']:.2f}"
+        lost = f", {timed['lost_pins']} pins lost" if timed["lost_pins"] else ""
+        _row(table, name, _histogram(timed["layers"]) + lost, *times, rate, speedup, size)
+    console = _console()
+    console.print(table)
+    how = "CUDA graph replay" if document["method"] == "graph" else f"enqueued ({document['not_captured']})"
+    _line(console, f"{document['timed']}; {how}; {document['iterations']} iterations, in turns")
+    _line(console, f"fed {document['inputs']}")
+    if facts.get("options", {}).get("tf32"):
+        _line(console, "fp32 may compute in TF32 ([tensorrt] tf32)")
+    for name, why in document["not_built"].items():
+        _line(console, f"not built: {name} ({why})")
+
+
 def doctor(document: Document) -> None:
     console = _console()
     packages = _table("packages", "package", "version")

@@ -42,11 +42,11 @@ def ranges_of(engine: Engine, model: Model, target: Target) -> Ranges:
     if engine.ranges is not None:
         return Ranges(_given(engine.ranges, engine, model, target), None, None)
     shards = open_shards(engine.require_shards(), engine, model)
-    profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)  # raises for shapes it cannot take
     algorithm = target.algorithm(engine.recipe)
     if algorithm is None:
         table, path = calibrated(engine, model, shards, target.ranges(model))
         return Ranges(table, None, path)
+    profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     key = _own_key(model, shards, algorithm, target, engine, profiles)
     path = _path(engine, key)
     return Ranges(_stored(path, key, ()), Calibration(algorithm, shards, key), path)
@@ -55,7 +55,11 @@ def ranges_of(engine: Engine, model: Model, target: Target) -> Ranges:
 def calibrated(
     engine: Engine, model: Model, shards: ShardSet, tensors: Sequence[str]
 ) -> tuple[RangeTable, Path | None]:
-    """Our own table over `tensors`, from the store when it is there, and where it is stored."""
+    """Our own table over `tensors`, from the store when it is there, and where it is stored.
+
+    Raises InputError for shapes in the recipe that the model cannot take, and as `calibrate` does.
+    """
+    profiles_of(model.inputs, engine.recipe.inputs, shards)
     section = engine.recipe.calibration
     key = calibration.table_key(model, shards, section)
     path = _path(engine, key)
@@ -113,7 +117,7 @@ def _own_key(
 
 
 def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTable:
-    """A table (JSON) or a TensorRT calibration cache that the user gives."""
+    """A table (JSON), the manifest of a build, or a TensorRT calibration cache that the user gives."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -124,7 +128,7 @@ def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTab
         header, table = RangeTable.from_tensorrt_cache(text)
         target.check_cache(header, engine.recipe)
     else:
-        table = RangeTable.load(path)
+        table = _parsed(path, text)
     wanted = target.ranges(model)
     other = table.key is not None and table.key.model != model.sha256
     if other or (wanted and not set(wanted) & set(table.ranges)):
@@ -132,3 +136,19 @@ def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTab
             f"--ranges {path} was calibrated for another model than {model.path}; calibrate again"
         )
     return table
+
+
+def _parsed(path: Path, text: str) -> RangeTable:
+    """A table, or the one inside a manifest: so a device gets the ranges that another build found."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or "artifact" not in document:
+        return RangeTable.load(path)
+    if document.get("ranges") is None:
+        raise InputError(f"--ranges {path} is the manifest of a build without ranges: nothing in it is int8")
+    try:
+        return RangeTable.from_dict(document["ranges"])
+    except TableError as error:
+        raise InputError(f"--ranges {path}: {error}") from error

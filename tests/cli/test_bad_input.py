@@ -202,7 +202,7 @@ def test_a_model_is_not_promised_by_a_target_that_builds_engines(run, toy, tree)
 
 
 def test_a_target_that_is_not_there(run, toy, tree):
-    check(run, tree, ["build", "toy", "--target", "tensorrt"], "tensorrt target", 3)
+    check(run, tree, ["build", "toy", "--target", "tensorrt"], "needs the package tensorrt .*pip install", 3)
 
 
 def test_a_package_that_is_not_there(run, toy, tree, monkeypatch):

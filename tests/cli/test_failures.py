@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from trtbuild import calibrate, entry, pipeline
+from trtbuild import calibrate, entry, pipeline, tables
 from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.golden import check
 from trtbuild.targets.simulation import Simulation
@@ -146,7 +146,7 @@ def test_a_lost_pin_fails_the_build(run, toy, tree, monkeypatch):
 
 
 def test_a_bug_is_reported_with_its_traceback_in_a_file(run, toy, monkeypatch):
-    def divide(_):
+    def divide(*_):
         return 1 / 0
 
     monkeypatch.setattr(pipeline, "pins", divide)
@@ -165,7 +165,7 @@ def test_a_bug_is_reported_with_its_traceback_in_a_file(run, toy, monkeypatch):
 
 
 def test_a_bug_on_a_full_disk_is_still_a_bug(run, toy, monkeypatch):
-    monkeypatch.setattr(pipeline, "pins", lambda _: 1 / 0)
+    monkeypatch.setattr(pipeline, "pins", lambda *_: 1 / 0)
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full_disk)
     result = run("pins", "toy")
     assert result.code == 70
@@ -175,7 +175,7 @@ def test_a_bug_on_a_full_disk_is_still_a_bug(run, toy, monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, EOFError])
 def test_an_interrupt_says_so(run, toy, monkeypatch, error):
-    def stop(_):
+    def stop(*_):
         raise error
 
     monkeypatch.setattr(pipeline, "pins", stop)
@@ -210,7 +210,7 @@ def test_an_interrupt_that_a_library_swallows(run, toy, tree, monkeypatch, then)
     before = tree()
     with monkeypatch.context() as fault:
         fault.setattr(calibrate, "infer", swallow)
-        fault.setattr(pipeline, "CALIBRATION_BATCH", 1)
+        fault.setattr(tables, "CALIBRATION_BATCH", 1)
         result = run("build", "toy")
     assert result.code == 130
     assert result.errors == ["error: interrupted; nothing was left half-written"]

@@ -134,6 +134,35 @@ def test_ranges_from_elsewhere(trt: Callable[..., Any], toy: Path, run: Run, tmp
     assert same.document["layers"] == built.document["layers"]
 
 
+def test_the_ranges_that_another_build_found(
+    trt: Callable[..., Any], toy: Path, run: Run, tmp_path: Path
+) -> None:
+    double = trt("10.3.0")
+    built = run("build", "toy", "--target", "tensorrt", "-o", tmp_path / "x.plan", "--json").document
+    served = len(double._behaviour.batches)
+    (toy / "shards").rename(tmp_path / "gone")
+    double = trt("8.6.1")
+    profile = ["--set", "inputs.x={min=[1,3,8,8],opt=[4,3,8,8],max=[8,3,8,8]}"]
+    options = [
+        "build",
+        "toy",
+        "--target",
+        "tensorrt",
+        *profile,
+        "--ranges",
+        tmp_path / "x.plan.json",
+        "--json",
+    ]
+    there = run(*options)
+    assert there.code == 0, there.err
+    assert served
+    assert double._behaviour.batches == []
+    assert there.document["ranges"] == built["ranges"]
+    manifest = json.loads((tmp_path / "x.plan.json").read_text())
+    (tmp_path / "x.plan.json").write_text(json.dumps({**manifest, "ranges": None}))
+    assert "manifest of a build without ranges" in run(*options).errors[0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

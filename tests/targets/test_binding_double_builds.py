@@ -272,6 +272,25 @@ def test_the_inspector_tells_what_it_may(version: str, opened: Open) -> None:
     assert inspected(o, build(o))["Layers"] == []
 
 
+def test_what_is_fused(opened: Open) -> None:
+    def names(toy: str, constants: bool = False) -> list[str]:
+        o = opened(toy, "8.6.1")
+        layers = inspected(o, build(o))["Layers"]
+        return [layer["Name"] for layer in layers if (layer["LayerType"] == "Constant") is constants]
+
+    product = "(Unnamed Layer* 2) [ElementWise]"
+    assert names("depthwise") == [
+        "node_of_a",  # two layers read what it makes
+        f"PWN(PWN(node_of_h), {product})",
+        "node_of_b",
+        "node_of_m",
+        "PWN(node_of_y)",
+    ]
+    assert names("gemm")[0] == "node_of_a + (Unnamed Layer* 4) [ElementWise] + node_of_r"
+    assert names("gemm", constants=True)[:3] == ["w1", "b1 + ONNXTRT_Broadcast", "w2"]
+    assert names("two-inputs") == ["node_of_a + node_of_s", "node_of_y"]
+
+
 def test_reformats_stand_where_types_change(opened: Open) -> None:
     o = opened()
     give_ranges(o.network)

@@ -180,12 +180,13 @@ def test_the_candidate_gives_the_numbers_of_the_simulation(
 ) -> None:
     request = request_of(any_toy, *CONFIGURATIONS[configuration], fallback="fp16")
     build(target, request, tmp_path / "build")
-    candidate, caveat = target.candidate(request, tmp_path / "build" / target.artifact)
-    assert (caveat is None) == (target.name == "onnxruntime")
+    candidate = target.candidate(request, tmp_path / "build" / target.artifact)
+    assert (candidate.caveat is None) == (target.name == "onnxruntime")
+    assert candidate.outputs == ("y",)
     expected = explicit(request.model, request.precisions, request.table, "simulated")
     for seed in range(2):
         fed = feeds(request.model, seed)
-        with runner(candidate, "candidate") as one, runner(expected, "simulation") as other:
+        with candidate.shipped(("y",)) as one, runner(expected, "simulation") as other:
             outputs, wanted = infer(one, fed, "a sample"), infer(other, fed, "a sample")
         assert outputs.keys() == wanted.keys() == {"y"}
         assert np.isfinite(outputs["y"]).all()
@@ -200,9 +201,9 @@ def test_low_precision_shows_in_the_candidate(
     for name in ("int8", "fp16", "int8, all pinned"):
         request = request_of("residual", *CONFIGURATIONS[name])
         build(target, request, tmp_path / name)
-        candidate, _ = target.candidate(request, tmp_path / name / target.artifact)
+        candidate = target.candidate(request, tmp_path / name / target.artifact)
         fed = feeds(request.model)
-        with runner(candidate, "candidate") as one, runner(request.model.normalised, "float") as other:
+        with candidate.shipped(("y",)) as one, target.golden(request, None).shipped(("y",)) as other:
             outputs, wanted = infer(one, fed, "a sample"), infer(other, fed, "a sample")
         errors[name] = float(np.abs(outputs["y"] - wanted["y"]).max())
     assert errors["int8, all pinned"] == 0 < errors["fp16"] < errors["int8"]
@@ -293,7 +294,7 @@ def test_targets_by_name() -> None:
     assert by_name("tensorrt-rtx").name == "tensorrt-rtx"
     with pytest.raises(InputError, match=r"unknown target 'onnx'; there are .*onnxruntime"):
         choose("onnx")
-    with pytest.raises(MachineError, match="use --target tensorrt-rtx or onnxruntime"):
+    with pytest.raises(MachineError, match=r"needs the package tensorrt .*pip install 'trtbuild\[tensorrt\]'"):
         choose("tensorrt")
     assert set(NAMES) == {"auto", "tensorrt", "tensorrt-rtx", "onnxruntime"}
 

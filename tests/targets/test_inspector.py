@@ -267,6 +267,11 @@ def test_a_fused_region_and_what_is_inside(kind: str, edges: str, halves: bool, 
     assert inspection.layers[1].nodes == ("behind",)
 
 
+def test_myelin_under_another_name() -> None:
+    (layer,) = read(text(built("myl", {"x": FP32}, {"y": FP32}, "Myelin")), REGION, halves=True).layers
+    assert layer.precision == "unknown"
+
+
 def test_reformats_rename_tensors() -> None:
     """Into a layer, out of one, and one after another."""
     region = built("{ForeignNode[first...last]}", {"In 2": FP32}, {"Out": FP32}, "Myelin")
@@ -326,17 +331,66 @@ def test_the_parts_of_a_concat_are_written_in_place() -> None:
     network = [
         own("Conv_a", "x", "ca"),
         own("Norm_a", "ca", "a", "SCALE"),
-        own("Conv_b", "x", "cb"),
+        own("Conv_b", "z", "cb"),
         own("Norm_b", "cb", "b", "SCALE"),
-        own("Concat", "a b", "y", "CONCATENATION"),
+        own("Inner", "a b", "ab", "CONCATENATION"),
+        own("Conv_c", "x", "c"),
+        own("Outer", "ab c", "y", "CONCATENATION"),
     ]
     engine = [
         built("Conv_a", {"x": INT8}, {"y": INT8}),
-        built("Conv_b", {"x": FP32}, {"y": INT8}),
+        built("Conv_b", {"z": FP32}, {"y": INT8}),
+        built("Conv_c", {"x": INT8}, {"c": INT8}),
+        built("c copy", {"c": INT8}, {"y": INT8}, "Reformat"),
     ]
     inspection = read(text(*engine), network, halves=False)
-    assert {"Norm_a"} <= set(inspection.layers[0].nodes)
-    assert {"Norm_b"} <= set(inspection.layers[1].nodes)
+    assert nodes(inspection) == [("Conv_a", "Norm_a"), ("Conv_b", "Norm_b"), ("Conv_c",)]
+
+
+def test_what_another_layer_makes_is_not_claimed_even_where_the_way_back_closes() -> None:
+    network = [own("Conv", "x", "c"), own("Norm", "c", "n", "SCALE"), own("Add", "n x", "y", "ELEMENTWISE")]
+    engine = [built("Conv", {"x": INT8}, {"n": FP32}), built("Add", {"__mye7": FP32, "x": FP32}, {"y": FP32})]
+    assert nodes(read(text(*engine), network, halves=False)) == [("Conv", "Norm"), ("Add",)]
+
+
+def test_nor_are_the_parts_of_a_concat_that_another_layer_makes() -> None:
+    network = [
+        own("Conv", "x", "c"),
+        own("Norm", "c", "n", "SCALE"),
+        own("Inner", "n x", "i", "CONCATENATION"),
+        own("Outer", "i x", "y", "CONCATENATION"),
+    ]
+    engine = [
+        built("Conv", {"x": INT8}, {"i": FP32}),
+        built("Outer", {"__mye7": FP32, "x": FP32}, {"y": FP32}),
+    ]
+    assert nodes(read(text(*engine), network, halves=False)) == [("Conv", "Norm"), ("Outer",)]
+
+
+def test_a_reformat_claims_nothing() -> None:
+    region = built("{ForeignNode[first...last]}", {"x": FP32}, {"y": FP32}, "Myelin")
+    reformat = built(
+        "Reformatting CopyNode for something to PWN(middle)", {"p": FP32}, {"q": FP32}, "Reformat"
+    )
+    assert nodes(read(text(reformat, region), REGION, halves=False)) == [("first", "middle", "last")]
+
+
+def test_metadata_goes_before_names() -> None:
+    layer = built("first + last", {"x": FP32}, {"t1": FP32}, Metadata="[ONNX Layer: behind]")
+    assert nodes(read(text(layer), REGION, halves=False)) == [("behind", "first")]  # first: by tensors
+    layer = built("first + last", {"x": FP32}, {"t1": FP32}, Metadata="")
+    assert nodes(read(text(layer), REGION, halves=False)) == [("first", "last")]
+
+
+def test_layers_that_the_parser_added_have_no_node() -> None:
+    network = [own("a", "x", "t", "ELEMENTWISE", node=None), own("b", "t", "y")]
+    assert nodes(read(text(built("a + b", {"x": FP32}, {"y": FP32})), network, halves=False)) == [("b",)]
+
+
+@pytest.mark.parametrize("absent", [{}, {"Inputs": None, "Outputs": None}, {"Inputs": [], "Outputs": []}])
+def test_layers_without_tensors(absent: dict[str, Any]) -> None:
+    layer = {"Name": "[trainStation1]", "LayerType": "TrainStation", **absent}
+    assert read(text(layer, {**layer, "LayerType": "Fill"}), [], halves=False) == Inspection((), 1, 0)
 
 
 def test_neither_constants_nor_the_arithmetic_of_shapes_lead_anywhere() -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -112,7 +113,11 @@ def test_what_follows_a_refused_node_is_tried_by_itself(refusal: Callable[..., s
         inputs="float[4,3,3] x",
         weights={"w": (3, 4), "axis": np.asarray([0])},
     )
-    for named in ("'Det_a' (Det)", "'MatMul_d' (MatMul)", "'Foo_e' (Foo)"):
+    for named in (
+        "'Det_a' (Det): unsupported node",
+        "'MatMul_d' (MatMul): ",
+        f"'Foo_e' (Foo): {NO_IMPORTER}",
+    ):
         assert f"node {named}" in said
     assert said.count("node '") == 3
 
@@ -134,6 +139,18 @@ def test_behind_integers_nothing_can_be_told(refusal: Callable[..., str]) -> Non
     )
     assert said.count("node '") == 1
     assert "node 'BitShift_a' (BitShift)" in said
+
+
+def test_behind_a_tensor_of_unknown_rank_only_importers_can_be_told(refusal: Callable[..., str]) -> None:
+    """The Reshape's shape is fed. The other branch is tried all the same."""
+    said = refusal(
+        "k = Cast<to = 7>(s) r = Reshape(x, k) a = Det(r) m = MatMul(x, w) y = Add(a, m)",
+        inputs="float[4,4] x, float[rank] s",
+        weights={"w": (3, 4)},
+    )
+    assert said.count("node '") == 3
+    assert said.startswith("TensorRT's parser refuses node 'Reshape_r' (Reshape): ")
+    assert f"; without these, also node 'Det_a' (Det): {NO_IMPORTER}; node 'MatMul_m' (MatMul): " in said
 
 
 def test_a_node_in_a_body_is_named(refusal: Callable[..., str]) -> None:
@@ -227,6 +244,31 @@ def test_the_flags_of_a_network_go_by_their_names(members: dict[str, int], typed
     assert parsing._flags(binding, typed) == bits
 
 
+def test_a_network_is_strongly_typed_only_where_asked(
+    toy: Callable[..., Path], tensorrt: Callable[..., Any]
+) -> None:
+    """TensorRT 10 can do both."""
+    binding = tensorrt("10.9.0.34")
+    model = Model.open(toy("gemm")).normalised
+    log = open_log(binding)
+    for typed in (True, False):
+        found = parse(binding, open_builder(binding, log), model, log, typed=typed)
+        assert found.network._strongly_typed() is typed  # type: ignore[attr-defined]
+
+
+def test_axes_of_unknown_length_have_no_name(toy: Callable[..., Path]) -> None:
+    """Axes of one name are axes of one length, and some exporters call all of them "?"."""
+    path = toy(body="y = Tanh(x)", inputs="float[n,h,w] x", outputs="float[a,b,c] y")
+    file = onnx.load(path)
+    for axis in (1, 2):
+        file.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "?"
+    onnx.save(file, path)
+    model = Model.open(path).normalised
+    tensor = parsed(model).network.get_input(0)
+    assert [tensor.get_dimension_name(axis) or "" for axis in range(3)] == ["n", "", ""]
+    assert [str(length) for length in model.graph.inputs[0].shape or ()] == ["n", "?", "?"]
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_instance_normalization_is_native_where_asked(toy: Callable[..., Path], native: bool) -> None:
     """TensorRT 8.6 must be told; a parser without flags (8.5) is left alone."""
@@ -293,7 +335,8 @@ def test_without_metadata_the_tensors_of_real_models_do_too(path: Path, given: b
     check_nodes(path, given)
 
 
-def test_layers_of_a_loop_belong_to_the_loop(toy: Callable[..., Path]) -> None:
+@as_it_comes
+def test_layers_of_a_loop_belong_to_the_loop(toy: Callable[..., Path], given: bool) -> None:
     """Their metadata names the node inside the body alone."""
     path = toy(
         body="r = Relu(x) y = Loop(count, on, r) <body = step (int64 i, bool c, float[4,4] v) =>"
@@ -301,8 +344,26 @@ def test_layers_of_a_loop_belong_to_the_loop(toy: Callable[..., Path]) -> None:
         weights={"count": np.asarray(3), "on": np.asarray(True)},
         **SQUARE,
     )
-    model = Model.open(path).normalised
+    opened = Model.open(path)
+    model = as_given(opened) if given else opened.normalised
     found = networks.read(trt, parsed(model, typed=True).network, model.graph)
-    tanh = [layer.node for layer in found if layer.type == "ACTIVATION"]
-    assert tanh == ["Relu_r", "Loop_y"]
+    assert [layer.node for layer in found if layer.type == "ACTIVATION"] == ["Relu_r", "Loop_y"]
     assert networks.types_of(found)["Loop_y"] >= {"ACTIVATION", "LOOP_OUTPUT"}
+
+
+def test_what_the_metadata_says_goes_before_what_the_tensors_say(toy: Callable[..., Path]) -> None:
+    """A layer that a node has behind the one that makes its tensor; TensorRT 8.5 gives it to the next."""
+
+    def layer(tensor: str, **more: Any) -> Any:
+        output = SimpleNamespace(name=tensor)
+        return SimpleNamespace(num_outputs=1, get_output=lambda index: output, **more)
+
+    def noted(node: str) -> dict[str, str]:
+        return {"metadata": f"[ONNX Layer: {node}]" if node else ""}
+
+    graph = Model.open(toy(body="a = Relu(x) y = Tanh(a)", **SQUARE)).graph
+    tensors = {"a": "Relu_a", "other": "Relu_a", "helper": "", "y": "Tanh_y", "last": ""}
+    new = [layer(tensor, **noted(node)) for tensor, node in tensors.items()]
+    assert networks.nodes_of(new, graph) == ["Relu_a", "Relu_a", "Tanh_y", "Tanh_y", None]
+    old = [layer(tensor) for tensor in tensors]
+    assert networks.nodes_of(old, graph) == ["Relu_a", "Tanh_y", "Tanh_y", "Tanh_y", None]

@@ -219,7 +219,7 @@ def test_tensorrt_8_must_not_misread_operators_of_a_later_opset(
     fields = {"inputs": "float[2,8] x", "outputs": "float[a,b] y", "weights": axes}
     request = request_of(toy(body="a = MatMul(x, w) y = ReduceMean(a, axes)", **fields), implicit=True)
     if version.startswith("8"):
-        with pytest.raises(InputError, match="opset 18.*since then ReduceMean changed.*with opset 17"):
+        with pytest.raises(InputError, match=r"opset 18.*since then ReduceMean changed.*with opset 17"):
             build(request, tmp_path)
     else:
         build(request, tmp_path)

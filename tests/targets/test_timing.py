@@ -310,3 +310,19 @@ def test_the_real_runtime_returns_its_errors_too() -> None:
         cuda.stream(),
     ):
         pass
+
+
+def test_no_runtime_at_all(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    from polygraphy.cuda import cuda as module
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(module, "G_CUDA", None)
+    monkeypatch.setattr(module.util, "find_in_dirs", lambda pattern, folders: [])
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    with pytest.raises(
+        MachineError, match=r"no CUDA runtime \(libcudart.so: cannot open.*pip install nvidia"
+    ):
+        cudart.load()
+    assert capfd.readouterr() == ("", "")

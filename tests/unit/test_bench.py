@@ -60,7 +60,7 @@ class Clock:
 
 
 class Refusing(Simulation):
-    """Refuses a default precision, or ignores it, as an implicit builder may; that moves no data needlessly."""
+    """Refuses a default precision, or ignores it, as a builder may; it has no layer for a Flatten."""
 
     def __init__(self, refused: str = "", ignored: str = "") -> None:
         self.refused, self.ignored = refused, ignored

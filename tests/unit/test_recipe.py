@@ -183,7 +183,7 @@ def test_shapes_are_ordered(shapes: str) -> None:
     ],
 )
 def test_a_pin_has_exactly_one_selector(pin: str) -> None:
-    assert "pin.0: a pin needs exactly one of name, type, pattern" in error_of(f"[[pin]]\n{pin}")
+    assert "pin.0: a pin needs exactly one of name, type, trt_type, pattern" in error_of(f"[[pin]]\n{pin}")
 
 
 def test_count_goes_with_position() -> None:

@@ -75,8 +75,8 @@ class TensorRTImplicit:
         expected = [cache_header(_binding().__version__, name) for name in names]
         if header not in expected:
             raise InputError(
-                f"the calibration cache is of {header}, this machine wants {' or '.join(expected)}; calibrate "
-                "here, or give the range table (JSON), which every version takes"
+                f"the calibration cache is of {header}, this machine wants {' or '.join(expected)}; "
+                "calibrate here, or give the range table (JSON), which every version takes"
             )
 
     def layer_types(self, model: Model) -> Mapping[str, frozenset[str]]:
@@ -137,7 +137,7 @@ def _binding() -> trt_binding.Binding:
     binding = trt_binding.load(trt_binding.TENSORRT)
     if not trt_binding.has_calibrators(binding):
         raise MachineError(
-            f"implicit mode needs TensorRT 8.5 to 10; this is {binding.__version__}, which has no calibrators "
-            "and no layer precisions: use --mode explicit, or pip install 'tensorrt<11'"
+            f"implicit mode needs TensorRT 8.5 to 10; this is {binding.__version__}, which has no "
+            "calibrators and no layer precisions: use --mode explicit, or pip install 'tensorrt<11'"
         )
     return binding

@@ -72,10 +72,10 @@ def _fixed(steps: list[Step]) -> set[int]:
 def _next(
     chain: list[Step], rest: list[Step], readers: Counter[str], outputs: set[str], foreign: Any
 ) -> Step | None:
-    """The one step that reads the last one's only output, if it can be fused to it."""
+    """The one step that reads the last one's output, if it can be fused to it."""
     last = chain[-1]
     output = last.outputs[0].name
-    if len(last.outputs) > 1 or readers[output] != 1 or output in outputs:
+    if readers[output] != 1 or output in outputs:
         return None
     after = next((step for step in rest if output in (t.name for t in step.inputs)), None)
     if (

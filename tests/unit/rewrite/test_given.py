@@ -36,7 +36,8 @@ def check(model: Model) -> int:
 
 def test_unnamed_and_repeated_nodes_get_the_names_that_rules_use(toy: Callable, write_toy: Callable) -> None:
     proto = toy(
-        "g (float[2,4] x) => (float[2,4] y) { a = MatMul(x, w) b = MatMul(a, w) c = Relu(b) y = MatMul(c, w) }",
+        "g (float[2,4] x) => (float[2,4] y)"
+        " { a = MatMul(x, w) b = MatMul(a, w) c = Relu(b) y = MatMul(c, w) }",
         WEIGHTS,
     )
     for node, name in zip(proto.graph.node, ["m", "m", "", "m"], strict=True):
@@ -79,7 +80,7 @@ def test_a_node_that_raising_the_opset_took_apart_is_found_by_its_name(open_toy:
         opset=11,
     )
     assert {"soft"} < {node.name for node in model.graph}
-    assert [node.name for node in as_given(model).graph][0] == "soft"
+    assert next(node.name for node in as_given(model).graph) == "soft"
     check(model)
 
 

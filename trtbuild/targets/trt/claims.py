@@ -9,7 +9,6 @@ of an engine computes everything between the tensors that it reads and those tha
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from trtbuild.targets.trt.network import NetworkLayer
@@ -40,9 +39,8 @@ def claims(
     unclaimed -= set().union(*named)
     if unclaimed:
         tensors = _Tensors(engine, inert, network)
-        for index, layer in enumerate(engine):
-            if not inert[index]:
-                named[index] |= unclaimed & tensors.between(layer)
+        for claimed, layer in zip(named, engine, strict=True):
+            claimed.update(unclaimed & tensors.between(layer))
     return [[network[index] for index in sorted(claimed)] for claimed in named]
 
 
@@ -98,12 +96,7 @@ class _Tensors:
         known = set(self._makers).union(*(own.inputs for own in network))
         renamed = _renamed((layer for layer, idle in zip(engine, inert, strict=True) if idle), known)
         self._renamed = renamed
-        self._made = Counter(  # by how many layers of the engine: the parts of a Concat are written in place
-            self._real(tensor.name)
-            for layer in engine
-            for tensor in layer.outputs
-            if tensor.name in known or tensor.name not in renamed
-        )
+        self._made = {self._real(tensor.name) for layer in engine for tensor in layer.outputs}
 
     def between(self, layer: EngineLayer) -> set[int]:
         """The network's layers between what `layer` reads and what it writes; those of an output for which
@@ -111,22 +104,18 @@ class _Tensors:
         reads = {self._real(tensor.name) for tensor in layer.inputs}
         writes = {self._real(tensor.name) for tensor in layer.outputs}
         found: set[int] = set()
-        for tensor in self._parts(writes):
-            found |= self._behind(tensor, reads, writes) or set()
-        return found
-
-    def _parts(self, tensors: set[str]) -> set[str]:
-        """The tensors; instead of a Concat's that several layers write, what it joins."""
-        parts, left = set(), list(tensors)
+        left, seen = list(writes), set(reads)
         while left:
             tensor = left.pop()
+            if tensor in seen or self._made_elsewhere(tensor, writes):
+                continue
+            seen.add(tensor)
             maker = self._makers.get(tensor)
-            joins = maker is not None and self._network[maker].type == "CONCATENATION"
-            if maker is not None and joins and self._made[tensor] > 1:
-                left += self._network[maker].inputs
+            if maker is not None and self._network[maker].type == "CONCATENATION":
+                left += self._network[maker].inputs  # one at a time: several layers may write a part each
             else:
-                parts.add(tensor)
-        return parts
+                found |= self._behind(tensor, reads, writes) or set()
+        return found
 
     def _behind(self, tensor: str, reads: set[str], writes: set[str]) -> set[int] | None:
         """Everything from `tensor` back to `reads`; None when it leads past them."""
@@ -140,11 +129,14 @@ class _Tensors:
             maker = self._makers.get(tensor)
             if maker is not None and not self._network[maker].floats:
                 continue  # constants, and the arithmetic of shapes
-            if maker is None or (self._made[tensor] and tensor not in writes):
+            if maker is None or self._made_elsewhere(tensor, writes):
                 return None
             found.add(maker)
             left += self._network[maker].inputs
         return found
+
+    def _made_elsewhere(self, tensor: str, writes: set[str]) -> bool:
+        return tensor in self._made and tensor not in writes
 
     def _real(self, name: str) -> str:
         seen = {name}

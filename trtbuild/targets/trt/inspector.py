@@ -98,7 +98,7 @@ def _precision(
     if layer.weights == "int8" or any(tensor.kind == "int8" for tensor in layer.inputs):
         return "int8"
     may_compute = any(own.floats for own in claimed) if claimed else None in shown
-    if not may_compute and not {*shown, layer.weights} & set(_FLOATS):
+    if not may_compute and not shown & set(_FLOATS):
         return None
     if layer.name.startswith("{ForeignNode[") or layer.type == "Myelin":
         return "fp32" if layer.type == "Myelin" and not halves else "unknown"

@@ -122,7 +122,7 @@ def _owners(graph: ir.Graph) -> dict[str, str]:
     owners = {str(node.name): str(node.name) for node in graph}
     for node in graph:
         for inner in with_bodies(node):
-            owners.setdefault(inner.name or f"node_of_{inner.outputs[0].name}", str(node.name))
+            owners.setdefault(str(inner.name), str(node.name))
     return owners
 
 
