@@ -35,7 +35,8 @@ _PIN = click.option(
     "pins",
     multiple=True,
     metavar="RULE",
-    help="A name, glob:…, re:…, type:T, trt-type:T, pattern:P, first:N, last:N, weights-below:X; =fp16 after it.",
+    help="A name, glob:…, re:…, type:T, trt-type:T, pattern:P, first:N, last:N, weights-below:X; then =fp16, "
+    "say.",
 )
 _CALIB = click.option(
     "--calib",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, cache_header
 from trtbuild import calibrate as calibration
 from trtbuild import tables

@@ -46,6 +46,8 @@ def interrupts_kept() -> Iterator[None]:
         if ours:
             signal.signal(signal.SIGINT, previous)
     if STOP.is_set():
+        if previous is signal.default_int_handler:
+            STOP.clear()  # a program that called us, which may go on; the CLI clears it itself
         raise KeyboardInterrupt
 
 

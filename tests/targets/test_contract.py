@@ -294,7 +294,9 @@ def test_targets_by_name() -> None:
     assert by_name("tensorrt-rtx").name == "tensorrt-rtx"
     with pytest.raises(InputError, match=r"unknown target 'onnx'; there are .*onnxruntime"):
         choose("onnx")
-    with pytest.raises(MachineError, match=r"needs the package tensorrt .*pip install 'trtbuild\[tensorrt\]'"):
+    with pytest.raises(
+        MachineError, match=r"needs the package tensorrt .*pip install 'trtbuild\[tensorrt\]'"
+    ):
         choose("tensorrt")
     assert set(NAMES) == {"auto", "tensorrt", "tensorrt-rtx", "onnxruntime"}
 

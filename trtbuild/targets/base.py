@@ -14,7 +14,6 @@ from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import InputSection, Precision, Recipe
 
-
 Algorithm = Literal["entropy", "minmax"]
 
 

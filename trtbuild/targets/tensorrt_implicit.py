@@ -22,9 +22,9 @@ from trtbuild.targets.trt.compile import open_builder
 from trtbuild.targets.trt.config import options
 from trtbuild.targets.trt.gpu import require_gpu
 from trtbuild.targets.trt.log import open_log
-from trtbuild.targets.trt.making import check_opset, make, make_golden
+from trtbuild.targets.trt.making import check_opset, make
 from trtbuild.targets.trt.parse import parse
-from trtbuild.targets.trt.plan_cache import cached
+from trtbuild.targets.trt.reference import golden_side
 from trtbuild.targets.trt.watching import engine_side
 
 _OWN: dict[str, Algorithm] = {"entropy": "entropy", "minmax": "minmax"}
@@ -102,19 +102,7 @@ class TensorRTImplicit:
         return Built(inspection.layers, facts, made.table, inspection.reformats, inspection.executed)
 
     def golden(self, request: Request, folder: Path | None) -> Side:
-        binding = _binding()
-        parts = {
-            "golden": request.model.sha256,
-            "profiles": {name: shapes.model_dump() for name, shapes in request.profiles.items()},
-            **self.identity(request.recipe),
-        }
-        return engine_side(
-            binding,
-            request,
-            f"golden (TensorRT {binding.__version__}, FP32)",
-            plan=lambda: cached(folder, parts, lambda: make_golden(binding, request)),
-            made=lambda marked, unfused: make_golden(binding, request, marked, unfused),
-        )
+        return golden_side(_binding(), request, self.identity(request.recipe), folder)
 
     def candidate(self, request: Request, path: Path) -> Side:
         binding = _binding()

@@ -104,7 +104,7 @@ class _Tensors:
         reads = {self._real(tensor.name) for tensor in layer.inputs}
         writes = {self._real(tensor.name) for tensor in layer.outputs}
         found: set[int] = set()
-        left, seen = list(writes), set(reads)
+        left, seen = list(writes), set[str]()
         while left:
             tensor = left.pop()
             if tensor in seen or self._made_elsewhere(tensor, writes):

@@ -9,7 +9,9 @@ from typing import Any, Protocol, cast
 
 from trtbuild.targets.trt.binding import Binding
 
-OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|cudaMalloc", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(
+    r"out ?of ?memory|insuff?icient memory|could not be allocated|cudaMalloc", re.IGNORECASE
+)
 
 
 class Log(Protocol):

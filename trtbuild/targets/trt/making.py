@@ -10,7 +10,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from calibrators.table import RangeTable
-from trtbuild.errors import BuildError, InputError
+from trtbuild.errors import InputError
 from trtbuild.model import files
 from trtbuild.progress import Phases, say
 from trtbuild.recipe import TensorRTSection
@@ -32,7 +32,7 @@ from trtbuild.targets.trt.profile import add_profile, profile_of
 from trtbuild.targets.trt.ranges import set_ranges
 
 if TYPE_CHECKING:
-    import tensorrt as trt
+    pass
 
 LAST_OPSET_OF_8 = 17
 NO_FLAGS = Flags(())
@@ -91,7 +91,7 @@ def _make(
     networks.tidy_names(network, model.graph)
     flags = NO_FLAGS if golden else flags_of(request.precisions)
     held = 0 if golden else hold(binding, network, model.graph, request.precisions, section.pin_inputs)
-    _mark(network, marked, unfused)
+    networks.mark(network, marked, unfused)
     config = configure(binding, builder, section)
     set_flags(binding, config, flags, section, held > 0)
     profile = profile_of(builder, network, request.profiles)
@@ -138,14 +138,3 @@ def _changed(operator: str, opset: int) -> bool:
         return False  # unknown to ONNX or to that TensorRT: its parser will say so
     versions = (onnx.defs.get_schema(operator, of).since_version for of in (opset, LAST_OPSET_OF_8))
     return len(set(versions)) > 1
-
-
-def _mark(network: trt.INetworkDefinition, tensors: Sequence[str], unfused: bool) -> None:
-    wanted = set(tensors) - {network.get_output(index).name for index in range(network.num_outputs)}
-    for layer in networks.layers(network):
-        for tensor in networks.outputs_of(layer):
-            if tensor.name in wanted:
-                network.mark_output(tensor)
-                wanted.discard(tensor.name)
-    if unfused and not network.mark_unfused_tensors_as_debug_tensors():
-        raise BuildError("TensorRT could not mark the tensors that it does not fuse for watching")
