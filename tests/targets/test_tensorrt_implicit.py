@@ -122,7 +122,8 @@ def test_what_a_pinned_layer_reads_is_written_as_float(
     reads = {}
     for pin_inputs in (True, False):
         request = request_of("residual", "int8", "Conv_c2", implicit=True, pin_inputs=pin_inputs)
-        build(request, tmp_path)
+        (pin,) = audit(request.precisions, build(request, tmp_path).layers).pins
+        assert [layer.reads_int8 for layer in pin.layers] == [not pin_inputs]
         pinned = next(layer for layer in plan_layers(tmp_path) if "Conv_c2" in layer["name"].split(" + "))
         reads[pin_inputs] = {tensor["name"] for tensor in pinned["inputs"]}
     assert reads[True] == {"r1"}

@@ -32,10 +32,12 @@ class LostPin:
 
 @dataclass(frozen=True)
 class Execution:
-    """One of the layers that execute a node, and the precision that it really has."""
+    """One of the layers that execute a node, the precision that it really has, and whether something that it
+    reads was int8 before."""
 
     name: str
     precision: str
+    reads_int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def audit(
     execution: dict[str, list[Execution]] = {}
     for layer in layers:
         for node in layer.nodes:
-            execution.setdefault(node, []).append(Execution(layer.name, layer.precision))
+            execution.setdefault(node, []).append(Execution(layer.name, layer.precision, layer.reads_int8))
     found = {node: {one.precision for one in ones} for node, ones in execution.items()}
     removed = {
         name: None

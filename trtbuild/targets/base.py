@@ -45,12 +45,14 @@ class Request:
 @dataclass(frozen=True)
 class Layer:
     """One layer of what was built: the ONNX nodes it executes, and the precision it really has; "unknown"
-    where what was built does not show it."""
+    where what was built does not show it. `reads_int8`: something that it reads as float was written as int8
+    and converted back."""
 
     name: str
     type: str
     nodes: tuple[str, ...]
     precision: Precision | Literal["unknown"]
+    reads_int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ Shows = Literal["layers", "unfused layers", "outputs"]
 
 
 class Side(Protocol):
-    """One side of a golden diff. Compared is what both sides run: nothing that only one of them has passes."""
+    """One side of a golden diff. Compared is what both sides run; what only one of them has never passes."""
 
     @property
     def name(self) -> str: ...

@@ -288,7 +288,8 @@ class TestRefused:
                 InputError, match=r"^golden: running 1:7 failed: .* has no outputs for this sample"
             ):
                 infer(active, {"x": X[3:4] + 1}, "1:7")
-            for feeds in ({"x": X[3:5]}, {"x": X[3:4].astype(np.float64)}, {"z": X[3:4]}, {}):
+            same_bytes = X[3:4].reshape(4, 1), X[3:4].view(np.int32)
+            for feeds in ({"x": X[3:5]}, {"z": X[3:4]}, {}, *({"x": array} for array in same_bytes)):
                 with pytest.raises(InputError, match="has no outputs for this sample"):
                     infer(active, feeds, "1:7")
 

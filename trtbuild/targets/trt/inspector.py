@@ -72,6 +72,7 @@ def read(information: str, network: Sequence[NetworkLayer], halves: bool) -> Ins
     engine = parse(information)
     inert = [layer.type in _IDLE or layer.type.endswith(_REFORMAT) for layer in engine]
     layers = []
+    from_int8 = _from_int8(engine)
     executed = reformats = 0
     for layer, claimed in zip(engine, claims(engine, inert, network), strict=True):
         if layer.type in _IDLE:
@@ -82,8 +83,19 @@ def read(information: str, network: Sequence[NetworkLayer], halves: bool) -> Ins
             reformats += 1
         elif (precision := _precision(layer, claimed, halves)) is not None:
             nodes = dict.fromkeys((*layer.noted, *(own.node for own in claimed if own.node is not None)))
-            layers.append(Layer(layer.name, layer.type, tuple(nodes), precision))
+            rounded = any(tensor.name in from_int8 for tensor in layer.inputs)
+            layers.append(Layer(layer.name, layer.type, tuple(nodes), precision, rounded))
     return Inspection(tuple(layers), executed, reformats)
+
+
+def _from_int8(engine: Sequence[EngineLayer]) -> set[str]:
+    """The float tensors that reformats make of int8 ones, in the engine's order."""
+    found: set[str] = set()
+    for layer in engine:
+        if layer.type.endswith(_REFORMAT):
+            source = any(tensor.kind == "int8" or tensor.name in found for tensor in layer.inputs)
+            found |= {tensor.name for tensor in layer.outputs if source and tensor.kind != "int8"}
+    return found
 
 
 def _precision(
