@@ -122,30 +122,8 @@ def _print_pins(console: Console, pins: list[Document], lost: set[str]) -> None:
 
 def verdict(document: Document) -> None:
     console = _console()
-    worst = sorted(
-        (layer for layer in document["layers"] if layer["difference"]),
-        key=lambda layer: _sqnr(layer["difference"]),
-    )[:WORST_SHOWN]
-    table = _table(
-        f"the {len(worst)} worst of {len(document['layers'])} layers",
-        "tensor",
-        "node",
-        "precision",
-        "SQNR, dB",
-        "cosine",
-        "RMSE",
-        "max abs",
-        "KL",
-        numbers=5,
-    )
-    for layer in worst:
-        found = layer["difference"]
-        figures = (
-            f"{found[name]:.4g}" if found[name] is not None else "-"
-            for name in ("cosine", "rmse", "max_abs", "kl")
-        )
-        _row(table, layer["tensor"], layer["node"], layer["precision"], f"{_sqnr(found):.1f}", *figures)
-    console.print(table)
+    if document["layers"]:
+        console.print(_worst(document["layers"]))
     if document["first_divergence"]:
         _line(console, f"first layer below 20 dB: {document['first_divergence']}")
     for node, why in document["not_checked"].items():
@@ -155,6 +133,24 @@ def verdict(document: Document) -> None:
         _row(checks, check["name"], check["seen"], check["wanted"], "ok" if check["passed"] else "FAILED")
     console.print(checks)
     console.print("[green]passed[/]" if document["passed"] else "[red]failed[/]")
+
+
+def _worst(layers: list[Document]) -> Table:
+    compared = (layer for layer in layers if layer["difference"])
+    worst = sorted(compared, key=lambda layer: _sqnr(layer["difference"]))[:WORST_SHOWN]
+    table = _table(
+        f"the {len(worst)} worst of {len(layers)} layers",
+        *("tensor", "node", "precision", "SQNR, dB", "cosine", "RMSE", "max abs", "KL"),
+        numbers=5,
+    )
+    for layer in worst:
+        found = layer["difference"]
+        figures = (
+            f"{found[name]:.4g}" if found[name] is not None else "-"
+            for name in ("cosine", "rmse", "max_abs", "kl")
+        )
+        _row(table, layer["tensor"], layer["node"], layer["precision"], f"{_sqnr(found):.1f}", *figures)
+    return table
 
 
 def bench(document: Document) -> None:

@@ -20,7 +20,9 @@ from trtbuild.targets.choose import by_name, choose
 from trtbuild.targets.tensorrt_explicit import TensorRTExplicit
 from trtbuild.targets.tensorrt_implicit import TensorRTImplicit
 from trtbuild.targets.trt import binding, gpu, making
+from trtbuild.targets.trt.compile import build_plan
 from trtbuild.targets.trt.log import open_log
+from trtbuild.targets.trt.network import layers
 
 Requests = Callable[..., Request]
 VERSIONS = ["8.5.1.7", "8.6.1", "10.3.0", "10.13.0"]
@@ -153,6 +155,24 @@ def test_halves(version: str, request_of: Requests, tmp_path: Path) -> None:
     mixed = request_of("attention", "int8", "MatMul_q=fp16", "Softmax_p", implicit=True, fallback="fp16")
     found = precisions_of(build(mixed, tmp_path))
     assert (found["MatMul_q"], found["Softmax_p"], found["MatMul_k"]) == ({"fp16"}, {"fp32"}, {"int8"})
+
+
+def test_a_half_pin_leaves_the_outputs_of_the_engine_as_the_model_has_them(
+    version: str, request_of: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output type of HALF on the last layer would make the engine hand out halves."""
+    types: dict[str, Any] = {}
+
+    def spy(builder: Any, network: Any, *rest: Any) -> bytes:
+        for layer in layers(network):
+            asked = layer.get_output_type(0).name if layer.output_type_is_set(0) else None
+            types[layer.get_output(0).name] = (layer.precision.name, asked)
+        return build_plan(builder, network, *rest)
+
+    monkeypatch.setattr(making, "build_plan", spy)
+    build(request_of("residual", "int8", "Relu_y=fp16", "Conv_c1=fp16", implicit=True), tmp_path)
+    assert types["c1"] == ("HALF", "HALF")
+    assert types["y"] == ("HALF", None)
 
 
 def test_bf16_where_tensorrt_has_it(version: str, request_of: Requests, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trtbuild.model.graph import activations, fed_values, may_be_float
+from trtbuild.model.graph import activations
 from trtbuild.model.model import Model
 from trtbuild.targets.base import Side
 
@@ -41,6 +41,5 @@ def outputs_of(model: Model, whole: bool) -> tuple[str, ...]:
 
 def _layers(model: Model) -> tuple[str, ...]:
     """Every float activation that the file as given and the normalised model share."""
-    given, fed = set(model.given), fed_values(model.graph)
-    floats = (value for value in activations(model.graph) if value in fed and may_be_float(value))
-    return tuple(str(value.name) for value in floats if value.name in given)
+    given = set(model.given)
+    return tuple(str(value.name) for value in activations(model.graph) if value.name in given)

@@ -126,10 +126,9 @@ class _AsModel:
 
     def __init__(self, name: str, engine: EngineRunner, model: Model, tensors: Sequence[str]) -> None:
         self.name, self._engine, self._tensors = name, engine, tensors
-        outputs = {str(value.name): value for value in model.graph.outputs}
-        values = {str(value.name): value for value in activations(model.graph)}
-        self._dtypes = {tensor: _numpy({**values, **outputs}.get(tensor)) for tensor in tensors}
-        self._outputs = set(outputs)
+        self._outputs = {str(value.name) for value in model.graph.outputs}
+        values = {str(value.name): value for value in [*activations(model.graph), *model.graph.outputs]}
+        self._dtypes = {tensor: _numpy(values.get(tensor)) for tensor in tensors}
 
     def infer(self, feed_dict: dict[str, Any], check_inputs: bool = False) -> dict[str, NDArray[Any]]:
         shown = self._engine.infer(to_engine(feed_dict, self._engine.inputs))

@@ -78,7 +78,8 @@ def _hold(binding: Binding, layer: trt.ILayer, dtype: trt.DataType) -> bool:
         return False
     layer.precision = dtype
     for index in outputs:
-        layer.set_output_type(index, dtype)
+        if dtype == binding.DataType.FLOAT or not layer.get_output(index).is_network_output:
+            layer.set_output_type(index, dtype)  # what the engine hands out stays what the model says
     return True
 
 

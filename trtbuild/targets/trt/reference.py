@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,6 @@ def golden_side(binding: Binding, request: Request, identity: dict[str, Any], fo
         binding,
         request,
         f"golden (TensorRT {binding.__version__}, FP32)",
-        plan=lambda: cached(folder, parts, lambda: make_golden(binding, request)),
+        plan=functools.cache(lambda: cached(folder, parts, lambda: make_golden(binding, request))),
         made=lambda marked, unfused: make_golden(binding, request, marked, unfused),
     )
