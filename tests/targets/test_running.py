@@ -275,6 +275,7 @@ def test_everything_is_freed(gpu: Any, error: BaseException | None) -> None:
         with pytest.raises(type(error)):
             use()
     assert cuda.streams == set()
+    assert cuda.memory == {}
 
 
 def test_an_error_is_not_hidden_by_one_in_freeing(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

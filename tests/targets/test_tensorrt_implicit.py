@@ -231,6 +231,23 @@ def test_the_file_goes_in_as_it_was_given(
     assert seen == [13, 13]
 
 
+def test_what_the_golden_cannot_parse_is_named_also_where_the_model_names_nothing(
+    version: str, toy: Callable, request_of: Requests
+) -> None:
+    path = toy(
+        body="a = MatMul(x, w) y = EfficientNMS_TRT(a)",
+        inputs="float[2,8] x",
+        outputs="float[a,b] y",
+        weights={"w": (8, 8)},
+    )
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.ClearField("name")
+    onnx.save(model, path)
+    with pytest.raises(BuildError, match="EfficientNMS_TRT_y"):
+        making.make_golden(binding.load("tensorrt"), request_of(path, implicit=True))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_tensorrt_8_must_not_misread_operators_of_a_later_opset(
     version: str, tensorrt: Callable[..., Any], toy: Callable, request_of: Requests, tmp_path: Path

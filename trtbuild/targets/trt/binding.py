@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RTX = "tensorrt_rtx"
 TENSORRT = "tensorrt"
+TEGRA_RELEASE = Path("/etc/nv_tegra_release")  # only a Jetson has it
 
 
 class Binding(Protocol):
@@ -90,7 +91,7 @@ def strongly_typed(binding: Binding) -> bool:
 def _install(name: str) -> str:
     if name == RTX:
         return "pip install 'trtbuild[rtx]'"
-    if Path("/etc/nv_tegra_release").is_file():
+    if TEGRA_RELEASE.is_file():
         return (
             "on a Jetson it comes with JetPack: sudo apt install python3-libnvinfer, then make the virtual "
             "environment with --system-site-packages"

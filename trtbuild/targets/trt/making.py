@@ -12,6 +12,7 @@ import onnx_ir as ir
 from calibrators.table import RangeTable
 from trtbuild.errors import InputError
 from trtbuild.model import files
+from trtbuild.model.naming import name_nodes
 from trtbuild.progress import Phases, say
 from trtbuild.recipe import TensorRTSection
 from trtbuild.rewrite.given import as_given
@@ -71,7 +72,9 @@ def make_golden(
 ) -> bytes:
     """Build the float32 reference: the model file as it was given, TF32 off, nothing lowered."""
     exact = request.recipe.tensorrt.model_copy(update={"tf32": False, "dla_core": None})
-    return _make(binding, request, files.read(request.model.path), exact, marked, unfused, golden=True).plan
+    given = files.read(request.model.path)
+    name_nodes(given.graph)  # a refusal can then say which node; nothing else is touched
+    return _make(binding, request, given, exact, marked, unfused, golden=True).plan
 
 
 def _make(
