@@ -28,7 +28,8 @@ _TARGET = click.option(
 _MODE = click.option(
     "--mode",
     type=click.Choice(["implicit", "explicit"]),
-    help="For TensorRT 10, which can do both: calibrator and layer precisions, or Q/DQ in the model.",
+    help="For TensorRT 10, which can do both: ranges and layer precisions that the builder goes by, or "
+    "Q/DQ in the model. Implicit means target tensorrt.",
 )
 _PIN = click.option(
     "--pin",
@@ -62,6 +63,21 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="Show the tracebac
 
 def _with_mode(overrides: tuple[str, ...], mode: str | None) -> tuple[str, ...]:
     return (*overrides, f"tensorrt.mode={mode}") if mode else overrides
+
+
+def _target(name: str, mode: str | None) -> str:
+    """The target that --target and --mode mean together: only `tensorrt` has an implicit mode.
+
+    Raises InputError for implicit mode on one of the others, which write precisions into the model.
+    """
+    if mode != "implicit" or name not in ("auto", "onnxruntime", "tensorrt-rtx"):
+        return name
+    if name == "auto":
+        return "tensorrt"
+    raise InputError(
+        f"--mode implicit: only target tensorrt has it, target {name} builds the explicit model; "
+        "drop --mode, or give --target tensorrt"
+    )
 
 
 def _common(command: F) -> F:
@@ -112,10 +128,16 @@ def pins(
     from trtbuild.targets.choose import by_name
 
     opened = open_engine(engine, _with_mode(overrides, mode), pins)
-    recipe = opened.recipe
-    budget = recipe.precision.budget
-    _, precisions = pipeline.pins(opened, by_name(target, recipe.tensorrt.mode))
-    document: dict[str, Any] = {"engine": opened.name, "budget": budget, **precisions.to_dict()}
+    budget = opened.recipe.precision.budget
+    chosen = by_name(_target(target, mode), opened.recipe.tensorrt.mode)
+    _, precisions = pipeline.pins(opened, chosen)
+    document: dict[str, Any] = {
+        "engine": opened.name,
+        "target": chosen.name,
+        "implicit": chosen.implicit,
+        "budget": budget,
+        **precisions.to_dict(),
+    }
     try:
         check_budget(precisions, budget)
     except InputError as error:  # the table is the help: it is shown with the error
@@ -156,7 +178,7 @@ def calibrate(
     from trtbuild.targets.choose import by_name
 
     opened = open_engine(engine, _with_mode(overrides, mode), calib=calib)
-    chosen = by_name(target, opened.recipe.tensorrt.mode)
+    chosen = by_name(_target(target, mode), opened.recipe.tensorrt.mode)
     table, path, cache = pipeline.calibrate_to(opened, chosen, output, cache_for)
     document = {"engine": opened.name, "path": str(path), "cache": str(cache), **table.to_dict()}
     _print(document, as_json, render.ranges)
@@ -188,7 +210,7 @@ def build(
     from trtbuild.engine import open_engine
 
     opened = open_engine(engine, _with_mode(overrides, mode), pins, calib, ranges=ranges)
-    built = pipeline.build(opened, target, output)
+    built = pipeline.build(opened, _target(target, mode), output)
     _print({"path": str(output or built.artifact), **built.manifest}, as_json, render.build)
 
 

@@ -77,7 +77,7 @@ def open_engine(
     folder = engine_folder(reference)
     if folder is None:
         raise no_such(reference, f"a folder with a {RECIPE}", f"a name under {ENGINES}/", "a .onnx file")
-    parsed = recipe.load(folder / RECIPE, overrides, pins)
+    parsed = _with_timing_cache(recipe.load(folder / RECIPE, overrides, pins), folder)
     return Engine(
         name=folder.resolve().name,
         recipe=parsed,
@@ -88,3 +88,12 @@ def open_engine(
         builds=folder / BUILDS,
         ranges=ranges,
     )
+
+
+def _with_timing_cache(parsed: Recipe, folder: Path) -> Recipe:
+    """The recipe with its timing cache beside it, as all paths in a recipe are."""
+    section = parsed.tensorrt
+    if not section.timing_cache or section.timing_cache == "none":
+        return parsed
+    placed = section.model_copy(update={"timing_cache": str(folder / section.timing_cache)})
+    return parsed.model_copy(update={"tensorrt": placed})

@@ -14,8 +14,8 @@ from trtbuild.ship.store import Build
 def find_build(reference: str, key: str | None = None) -> Build:
     """The build that `reference` names; of an engine the newest one, or the one that `key` names.
 
-    A build is named by its folder, the beginning of its key, or the file that `-o` wrote; an engine
-    goes before a key that begins like its name.
+    A build is named by its folder, a file in it, the beginning of its key, or the file that `-o` wrote; an
+    engine goes before a key that begins like its name.
     Raises InputError when there is none.
     """
     folder = engine_folder(reference)
@@ -59,4 +59,9 @@ def engine_of(
 def _named_build(path: Path) -> Build | None:
     if (path / store.MANIFEST).is_file():
         return store.read(path)
-    return store.read_output(path) if path.name and manifest_of(path).is_file() else None
+    if path.name and manifest_of(path).is_file():
+        return store.read_output(path)
+    folder = path.parent
+    if path.is_file() and folder.resolve().parent.name == BUILDS and (folder / store.MANIFEST).is_file():
+        return store.read(folder)  # what `build` prints
+    return None

@@ -15,7 +15,7 @@ from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.golden import check as golden
 from trtbuild.golden import metric_file
 from trtbuild.golden.gate import Verdict
-from trtbuild.golden.stored import open_stored, save
+from trtbuild.golden.stored import check_place, open_stored, save
 from trtbuild.model.model import Model
 from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
@@ -36,9 +36,11 @@ VERDICT = "verdict.json"
 def pins(engine: Engine, target: Target) -> tuple[Model, PrecisionMap]:
     """Open the model and resolve the precision of every node, as far as `target` gives a choice."""
     model = Model.open(engine.model)
-    by_type = any(pin.trt_type is not None for pin in engine.recipe.pin)
-    layer_types = target.layer_types(model) if by_type else {}
     recipe = engine.recipe
+    by_type = [str(pin) for pin in recipe.pin if pin.trt_type is not None]
+    layer_types = target.layer_types(model) if by_type else {}
+    if by_type and not layer_types:
+        say(f"note: target {target.name} has no TensorRT layers: {', '.join(by_type)} pin nothing here")
     return model, rules.resolve(model, recipe.precision, recipe.pin, target.implicit, layer_types)
 
 
@@ -72,7 +74,13 @@ def calibrate_to(
     written = output or path
     assert written is not None
     cache = written.with_name(f"{written.name}.cache")
-    store.write_text(cache, table.to_tensorrt_cache(header))
+    whole = table if output is not None else RangeTable.load(written)  # may hold more, for another target
+    store.write_text(cache, whole.to_tensorrt_cache(header))
+    if not target.implicit:
+        say(
+            f"note: these {len(table.ranges)} tensors are what explicit int8 nodes read; implicit mode, and a "
+            "cache for it, take every float tensor: --mode implicit"
+        )
     return table, written, cache
 
 
@@ -120,7 +128,15 @@ def validate(engine: Engine, build: Build, stored: Path | None = None, keep: Pat
     """The golden check of a build. A build in the store keeps the verdict beside it.
 
     `stored`: golden outputs that an earlier check kept with `keep`, in place of a golden run.
+    Raises InputError for both at once, and for a `keep` that cannot be written or is another file.
     """
+    if keep is not None:
+        if stored is not None:
+            raise InputError(
+                f"--golden {stored} is not run, so there is nothing for --save-golden {keep} to keep; "
+                "give one of them"
+            )
+        check_place(keep)
     section = engine.recipe.validation
     model = Model.open(engine.model)
     if model.sha256 != build.manifest["model"]["sha256"]:

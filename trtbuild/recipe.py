@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from calibrators.errors import CalibratorError
 from calibrators.method import Method
@@ -25,6 +26,11 @@ else:
 
 Precision = Literal["int8", "fp16", "bf16", "fp32"]
 Shape = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]  # strict: TOML has lists only
+_IN_TOML = {
+    "model_type": "should be a table",
+    "dict_type": "should be a table",
+    "tuple_type": "should be a list",
+}
 SELECTORS = ("name", "type", "trt_type", "pattern", "position", "weights_below")
 
 
@@ -221,7 +227,7 @@ class TensorRTSection(Section):
     (IInt8EntropyCalibrator2, IInt8MinMaxCalibrator), "ranges" is the table that `calibrate` makes; "auto"
     takes TensorRT's own where the recipe's method is one of them and no tensor has another.
     `pin_inputs`: what a pinned layer reads is written as float too, instead of in int8 and converted back.
-    `timing_cache`: a folder; by default the user's cache folder; "none" for no cache.
+    `timing_cache`: a folder, beside the recipe; by default the user's cache folder; "none" for no cache.
     """
 
     mode: Literal["implicit", "explicit"] | None = None
@@ -229,7 +235,7 @@ class TensorRTSection(Section):
     constraints: Literal["obey", "prefer"] = "obey"
     pin_inputs: bool = True
     tf32: bool = True
-    workspace_gb: float | None = Field(default=None, gt=0)
+    workspace_gb: float | None = Field(default=None, gt=0, le=1e6)  # what fits into TensorRT's integer
     optimization_level: int | None = Field(default=None, ge=0, le=5)
     tactic_sources: Literal["default", "none"] | Annotated[tuple[str, ...], Field(strict=False)] = "default"
     timing_cache: str | None = None
@@ -237,6 +243,14 @@ class TensorRTSection(Section):
     gpu_fallback: bool = True
     hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
     version_compatible: bool = False
+
+    @field_validator("tactic_sources", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+        if not names and value not in ("default", "none"):
+            raise ValueError(f"should be 'default', 'none' or a list of names, got {value!r}")
+        return value
 
 
 class RtxSection(Section):
@@ -323,9 +337,17 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
             key = str(item["loc"][-1])
             lines.append(f"unknown key {place!r}{nearest(key, _keys(model, item['loc'][:-1]))}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = _wrong(item)
             lines.append(f"{place}: {message}" if place else message)
     return lines
+
+
+def _wrong(item: ErrorDetails) -> str:
+    """What pydantic says of a value, in the words of TOML, and the value."""
+    kind = item["type"]
+    message = _IN_TOML.get(kind) or re.sub("^(Value error,|Input|Tuple) ", "", item["msg"])
+    own = kind in ("value_error", "missing")  # said by us, or there is no value
+    return message if own else f"{message}, got {item['input']!r:.60}"
 
 
 def _keys(annotation: Any, location: tuple[int | str, ...]) -> list[str]:

@@ -39,7 +39,9 @@ def _row(table: Table, *cells: object) -> None:
 
 
 def pins(document: Document) -> None:
-    nodes = _table(f"precision per node: {document['engine']}", "node", "type", "precision", "reason")
+    mode = ", implicit mode" if document["implicit"] else ""
+    title = f"precision per node: {document['engine']}, target {document['target']}{mode}"
+    nodes = _table(title, "node", "type", "precision", "reason")
     quiet = Counter[tuple[str, str]]()
     for name, node in document["nodes"].items():
         if node["lowered_by_default"] or node["reason"].startswith("rule"):
@@ -48,18 +50,21 @@ def pins(document: Document) -> None:
             quiet[(node["precision"], node["reason"])] += 1
     rules = _table("rules", "rule", "nodes matched", "nodes changed", numbers=2)
     for rule in document["rules"]:
-        _row(rules, rule["rule"], rule["matched"], rule["effective"] or "0 (no effect)")
+        nothing = "0 (no effect)" if rule["matched"] else "0 (no TensorRT layers here)"
+        _row(rules, rule["rule"], rule["matched"], rule["effective"] or nothing)
     console = _console()
     console.print(nodes)
     for (precision, reason), count in quiet.most_common():
         _line(console, f"and {count} nodes in {precision}: {reason}")
+    if document["implicit"]:
+        _line(console, "implicit mode: TensorRT may lower these too, where they have ranges; only pins hold")
     if document["rules"]:
         console.print(rules)
     budget = f", budget {document['budget']:.0%}" if document["budget"] is not None else ""
-    console.print(
-        f"pinned {document['budgeted']} of {document['lowerable']} nodes ({document['share']:.1%}{budget})",
-        highlight=False,
-    )
+    others = len(document["pinned"]) - document["budgeted"]
+    more = f", and {others} that the default does not lower" if others else ""
+    share = f"({document['share']:.1%}{budget})"
+    _line(console, f"pinned {document['budgeted']} of {document['lowerable']} nodes {share}{more}")
 
 
 def ranges(document: Document) -> None:

@@ -20,6 +20,8 @@ from trtbuild.recipe import InputSection
 from trtbuild.targets.base import Algorithm, Calibration, Target
 
 CALIBRATION_BATCH = 8
+FILES = "a range table (JSON), a build's manifest or a TensorRT calibration cache"
+LARGEST = 1 << 28  # bytes of such a file
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,20 @@ def _own_key(
 
 def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTable:
     """A table (JSON), the manifest of a build, or a TensorRT calibration cache that the user gives."""
+    made_for = None
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--ranges {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"--ranges {path}: neither a range table nor a calibration cache") from error
-    if text.startswith("TRT-"):
-        header, table = RangeTable.from_tensorrt_cache(text)
-        target.check_cache(header, engine.recipe)
-    else:
-        table = _parsed(path, text)
+        text = _text(path)
+        if text.startswith("TRT-"):
+            header, table = RangeTable.from_tensorrt_cache(text)
+            target.check_cache(header, engine.recipe)
+        else:
+            table, made_for = _parsed(path, text)
+    except TableError as error:
+        raise InputError(f"--ranges {path}: {error}") from error
+    if not table.ranges:
+        raise InputError(f"--ranges {path} holds no ranges; calibrate again")
     wanted = target.ranges(model)
-    other = table.key is not None and table.key.model != model.sha256
+    other = made_for not in (None, model.sha256)
     if other or (wanted and not set(wanted) & set(table.ranges)):
         raise InputError(
             f"--ranges {path} was calibrated for another model than {model.path}; calibrate again"
@@ -138,17 +141,33 @@ def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTab
     return table
 
 
-def _parsed(path: Path, text: str) -> RangeTable:
-    """A table, or the one inside a manifest: so a device gets the ranges that another build found."""
+def _text(path: Path) -> str:
+    """All of the file, which may be a pipe."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"--ranges {path}: {error.strerror or error}; expected {FILES}") from error
+    if len(data) > LARGEST:
+        raise InputError(f"--ranges {path} is larger than {LARGEST >> 20} MiB; expected {FILES}")
+    try:
+        return data.decode("utf-8")
+    except ValueError as error:
+        raise InputError(f"--ranges {path} is no text; expected {FILES}") from error
+
+
+def _parsed(path: Path, text: str) -> tuple[RangeTable, str | None]:
+    """A table, or the one inside a manifest, so that a device gets the ranges that another build found; and
+    the SHA-256 of the model that it is of, where it says so."""
     try:
         document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"no whole JSON text: {error}; calibrate again") from error
     if not isinstance(document, dict) or "artifact" not in document:
-        return RangeTable.load(path)
+        table = RangeTable.from_dict(document)
+        return table, table.key.model if table.key else None
     if document.get("ranges") is None:
         raise InputError(f"--ranges {path} is the manifest of a build without ranges: nothing in it is int8")
-    try:
-        return RangeTable.from_dict(document["ranges"])
-    except TableError as error:
-        raise InputError(f"--ranges {path}: {error}") from error
+    built_from = document.get("model")
+    made_for = built_from.get("sha256") if isinstance(built_from, dict) else None
+    return RangeTable.from_dict(document["ranges"]), made_for

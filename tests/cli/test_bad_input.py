@@ -184,6 +184,17 @@ def test_wrong_model_recipe_or_shards(run, toy, tree, command, case):
         (["calibrate", "toy", "-o", "/proc/x.json"], "cannot write into /proc"),
         (["calibrate", "toy", "-o", "engines"], "is a folder"),
         (["calibrate", "toy", "-o", "engines/toy/model.onnx"], "overwrite the model"),
+        (["calibrate", "toy", "-o", "engines/toy/recipe.toml"], "overwrite the recipe"),
+        (
+            ["build", "toy", "--target", "onnxruntime", "--mode", "implicit"],
+            "--mode implicit: only target tens",
+        ),
+        (
+            ["pins", "toy", "--target", "tensorrt-rtx", "--mode", "implicit"],
+            "target tensorrt-rtx builds the exp",
+        ),
+        (["calibrate", "toy", "--target", "onnxruntime", "--mode", "implicit"], "drop --mode"),
+        (["build", "toy", "--target", "onxruntime", "--mode", "implicit"], "unknown target"),
         (["build", "toy", "--calib", "nowhere"], "nowhere: expected a folder of shards"),
     ],
 )

@@ -232,6 +232,31 @@ def test_a_beginning_of_two_keys_is_ambiguous(run, toy):
     assert run("inspect", key).code == 0
 
 
+def test_a_build_by_the_path_that_build_prints(run, toy):
+    printed = run(*BUILD).document["path"]
+    key = Path(printed).parent.name
+    run(*BUILD, "--pin", "Conv_c1")
+    for path in (printed, Path(printed).resolve(), Path(printed).with_name("manifest.json")):
+        assert run("inspect", path, "--json").document["key"] == key
+        assert run("validate", path, "--json").document["build"] == key
+
+
+def test_ranges_and_golden_engines_are_no_builds(run, toy):
+    """They lie beside the builds, under names that no key has."""
+    key = run(*BUILD).document["key"]
+    golden = toy / "builds" / "golden" / "0123456789abcdef.plan"
+    golden.parent.mkdir()
+    golden.write_bytes(b"a golden engine")
+    (table,) = (toy / "builds" / "ranges").glob("*.json")
+    for reference in ("golden", "ranges", "g", "0123", golden, golden.parent, table, table.parent):
+        for command in ("inspect", "validate"):
+            refused = run(command, reference)
+            assert refused.code == 2, reference
+            assert len(refused.errors) == 1
+        assert run("validate", "toy", "--build", reference).code == 2
+    assert run("validate", "toy", "--json").document["build"] == key
+
+
 @pytest.mark.parametrize("reference", ["", "zzzz", "engines/toy/builds/zzzz", "engines/toy/builds"])
 def test_no_such_build(run, toy, reference):
     run(*BUILD)

@@ -78,6 +78,14 @@ def test_the_disk_fills_while_the_output_is_written(run, toy, tree, monkeypatch)
     run("build", "toy", "-o", "x.onnx")
     monkeypatch.setattr(shutil, "copyfile", full_disk)
     expect_full(run, tree, "build", "toy", "-o", "x.onnx")
+    assert "error: x.onnx: no space left" in run("build", "toy", "-o", "x.onnx").errors[0]
+
+
+def test_the_disk_fills_while_a_cache_is_written(run, toy, monkeypatch):
+    run("calibrate", "toy")
+    monkeypatch.setattr(os, "fsync", full_disk)
+    (failure,) = run("calibrate", "toy").errors
+    assert re.search(r"error: engines/toy/builds/ranges/\w+\.json\.cache: no space left", failure)
 
 
 def test_the_disk_fills_while_the_outputs_manifest_is_written(run, toy, tree, monkeypatch):

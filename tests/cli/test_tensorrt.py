@@ -113,6 +113,20 @@ def test_our_own_ranges_cover_every_float_tensor(trt: Callable[..., Any], toy: P
     assert "calibrated before" in simulated.err, "the smaller table is part of the larger one"
 
 
+def test_a_cache_in_the_store_covers_what_its_table_covers(toy: Path, run: Run) -> None:
+    """A calibration for another target takes part of the table; the cache beside it stays whole."""
+    whole = run("calibrate", "toy", "--mode", "implicit", "--json")
+    assert "--mode implicit" not in whole.err
+    cache = Path(whole.document["cache"])
+    text = cache.read_text()
+    assert len(text.splitlines()) == 1 + 10
+    part = run("calibrate", "toy", "--target", "onnxruntime", "--json")
+    assert set(part.document["ranges"]) == {"x", "p1", "f"}
+    assert part.document["cache"] == str(cache)
+    assert cache.read_text() == text
+    assert "note: these 3 tensors are what explicit int8 nodes read" in part.err
+
+
 def test_ranges_from_elsewhere(trt: Callable[..., Any], toy: Path, run: Run, tmp_path: Path) -> None:
     """What a Jetson gets: no shards, a table."""
     double = trt("8.6.1")
@@ -223,9 +237,56 @@ def test_pins_by_tensorrt_type(trt: Callable[..., Any], run: Run) -> None:
 
 
 def test_pins_show_what_they_would_do_without_tensorrt(toy: Path, run: Run) -> None:
-    options = ["pins", "toy", "--pin", "type:Softmax", "--json"]
-    assert run(*options, "--target", "tensorrt").document["pinned"] == ["Softmax_y"]
-    assert run(*options, "--target", "onnxruntime").document["pinned"] == []
+    options = ["pins", "toy", "--pin", "type:Softmax", "--pin", "Conv_c1"]
+    implicit = run(*options, "--target", "tensorrt", "--json").document
+    assert (implicit["target"], implicit["implicit"]) == ("tensorrt", True)
+    assert implicit["pinned"] == ["Conv_c1", "Softmax_y"]
+    text = run(*options, "--target", "tensorrt").out
+    assert "precision per node: toy, target tensorrt, implicit mode" in text
+    assert "implicit mode: TensorRT may lower these too" in text
+    assert "pinned 1 of 3 nodes (33.3%), and 1 that the default does not lower" in text
+    explicit = run(*options, "--target", "onnxruntime", "--json").document
+    assert (explicit["target"], explicit["implicit"]) == ("onnxruntime", False)
+    assert explicit["pinned"] == ["Conv_c1"]
+    text = run(*options, "--target", "onnxruntime").out
+    assert "precision per node: toy, target onnxruntime" in text
+    assert "implicit" not in text
+    assert text.endswith("pinned 1 of 3 nodes (33.3%)\n")
+
+
+def test_a_rule_by_tensorrt_type_without_tensorrt(toy: Path, run: Run) -> None:
+    options = ["toy", "--target", "onnxruntime", "--pin", "trt-type:SOFTMAX"]
+    shown = run("pins", *options)
+    assert shown.code == 0
+    assert "0 (no TensorRT layers here)" in shown.out
+    note = "note: target onnxruntime has no TensorRT layers: trt-type:SOFTMAX pin nothing here"
+    assert note in shown.err
+    built = run("build", *options, "--json")
+    assert built.code == 0
+    assert note in built.err
+    assert note not in run("pins", "toy").err
+
+
+def test_rtx_knows_the_layers_without_a_gpu(toy: Path, run: Run) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    options = ["pins", "toy", "--target", "tensorrt-rtx", "--pin", "trt-type:CONVOLUTION"]
+    shown = run(*options, "--json")
+    assert shown.document["pinned"] == ["Conv_c1", "Conv_c2"]
+    assert shown.err == ""
+
+
+def test_implicit_mode_means_tensorrt(toy: Path, run: Run) -> None:
+    """`auto` never falls back to a target that has no such mode; explicit mode can be simulated."""
+    shown = run("pins", "toy", "--mode", "implicit", "--json")
+    assert (shown.document["target"], shown.document["implicit"]) == ("tensorrt", True)
+    ranges = run("calibrate", "toy", "--mode", "implicit", "--json").document["ranges"]
+    assert len(ranges) > len(run("calibrate", "toy", "--json").document["ranges"])
+    missing = run("build", "toy", "--mode", "implicit")
+    assert missing.code == 3
+    assert "target tensorrt needs the package tensorrt" in missing.errors[0]
+    for target in ("auto", "onnxruntime"):
+        built = run("build", "toy", "--mode", "explicit", "--target", target, "--json")
+        assert built.document["target"]["target"] == "onnxruntime"
 
 
 def test_a_device_checks_against_golden_outputs_from_elsewhere(

@@ -27,7 +27,7 @@ def test_four_engines_side_by_side(make: Any) -> None:
     assert list(found.engines) == ["fp32", "fp16", "int8", "mixed"]
     assert found.not_built == {}
     assert found.inputs.startswith("samples of")
-    assert found.shapes == {"x": (16, 32, 32, 32)}
+    assert found.shapes == {"x": (16, 64, 64, 64)}
     assert (found.method, found.not_captured) == ("graph", None)
     for timed in found.engines.values():
         assert 0 < timed.figures.median_ms <= timed.figures.p99_ms

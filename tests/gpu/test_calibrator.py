@@ -25,7 +25,10 @@ ENTROPY = ("tensorrt.calibrator=entropy",)
 
 
 def test_a_cache_goes_round(make: Any, build: Any, binding: Binding, tmp_path: Path) -> None:
-    """TensorRT's ranges, written as its cache and given back, build the same layers without a calibration."""
+    """TensorRT's ranges, written as its cache and given back, build int8 layers without a calibration.
+
+    Perhaps more of them: TensorRT's calibration leaves constants without a range.
+    """
     engine = make(overrides=ENTROPY)
     _, calibrated, first = build(engine)
     cache = tmp_path / "calibration.cache"
@@ -34,7 +37,7 @@ def test_a_cache_goes_round(make: Any, build: Any, binding: Binding, tmp_path: P
     assert given.calibration is None
     for name, entry in calibrated.table.ranges.items():
         assert given.table.ranges[name].amax == entry.amax
-    assert first.histogram == second.histogram
+    assert second.histogram["int8"] >= first.histogram["int8"] > 0
 
 
 def test_a_bad_shard_stops_the_build_and_is_named(make: Any, build: Any) -> None:
@@ -52,7 +55,7 @@ def test_a_bad_shard_stops_the_build_and_is_named(make: Any, build: Any) -> None
 
 def test_nothing_is_stored_after_a_failure(make: Any) -> None:
     engine = make(overrides=ENTROPY)
-    np.savez(engine.shards / "9.npz", x=np.full((1, 32, 32, 32), np.inf, np.float32))
+    np.savez(engine.shards / "9.npz", x=np.full((1, 64, 64, 64), np.inf, np.float32))
     with pytest.raises(CalibratorError, match=r"9\.npz"):
         pipeline.build(engine, "tensorrt")
     builds = engine.folder / "builds"

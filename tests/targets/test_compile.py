@@ -133,6 +133,44 @@ def test_other_failures_name_no_limit() -> None:
     assert str(error) == f"TensorRT built nothing: {NO_IMPLEMENTATION.format('TopK_3')}"
 
 
+NONE_OBEYS = (
+    "[E] Error Code 10: Internal Error (No implementation of layer Conv_0 obeys the requested constraints. I.e. "
+    "no conforming implementation was found for requested layer computation precision and output precision. "
+    "kOBEY_PRECISION_CONSTRAINTS was set, so treating as error.)"
+)
+
+
+@pytest.mark.parametrize("more", [(), OUT_OF_MEMORY["8.5, skipped tactics only"]])
+def test_a_pin_that_cannot_be_held_is_told_before_all_else(more: tuple[str, ...]) -> None:
+    error = failure(*more, NONE_OBEYS)
+    assert isinstance(error, BuildError)
+    assert "No implementation of layer Conv_0" in str(error)
+    assert str(error).endswith(
+        "; it cannot hold that layer's pin: unpin the node, or what reads it, or set "
+        '[tensorrt] constraints = "prefer"'
+    )
+
+
+def test_the_reason_is_none_of_what_went_before() -> None:
+    """An error of another build, of a parser or of a timing cache that TensorRT does not take."""
+    log = open_log(trt)
+    log.log(Severity.ERROR, "Serialization (Magic tag does not match)")  # type: ignore[attr-defined]
+    for said in ("no tactic", "Serialization (Magic tag does not match)"):
+        builder: Any = Fails(log, f"[E] {said}")
+        with pytest.raises(BuildError) as failed:
+            build_plan(builder, None, None, log)  # type: ignore[arg-type]
+        assert str(failed.value) == f"TensorRT built nothing: {said}"
+
+
+def test_of_many_errors_the_first_and_the_last_say_what_failed() -> None:
+    tactics = [f"[E] tactic {number} cannot be tried" for number in range(9)]
+    error = failure(*tactics, *tactics, f"[E] {NO_IMPLEMENTATION.format('TopK_3')}", "[E] Assertion engine")
+    assert str(error) == (
+        f"TensorRT built nothing: tactic 0 cannot be tried; {NO_IMPLEMENTATION.format('TopK_3')}; "
+        "Assertion engine"
+    )
+
+
 class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
     """As trt/monitor.py's, with a Ctrl-C at the first step."""
 

@@ -48,11 +48,27 @@ def refusal(toy: Callable[..., Path]) -> Callable[..., str]:
     return said
 
 
+class OldCode:
+    """An ErrorCode as TensorRT 8.5 has it: its `name` is a method, against the manners of enumerations."""
+
+    def __init__(self, code: Any) -> None:
+        self._text = f"ErrorCode.{code.name}"
+
+    def name(self) -> str:
+        return self._text
+
+    __str__ = name
+
+
 class OldError:
     """An error as TensorRT 8.5 has it: the index of the node, not its name."""
 
     def __init__(self, error: Any) -> None:
-        self.node, self.desc, self.code, self.file = error.node, error.desc, error.code, error.file
+        self.node, self.desc, self.file = error.node, error.desc, error.file
+        self._code = OldCode(error.code())
+
+    def code(self) -> OldCode:
+        return self._code
 
 
 class OldParser:

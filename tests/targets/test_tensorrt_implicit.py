@@ -147,6 +147,21 @@ def test_the_way_to_a_pinned_layer_is_float_through_what_only_moves_data(
     assert not [name for name in inputs if name.startswith("Reformatted Input") and "MatMul_y" in name]
 
 
+@pytest.mark.parametrize("pin", ["MatMul_b=fp16", "MatMul_b"])
+def test_an_identity_does_not_become_a_conversion(
+    version: str, pin: str, toy: Callable, request_of: Requests, tmp_path: Path
+) -> None:
+    """What it makes is read by a layer that takes two tensors of one type only."""
+    path = toy(
+        body="a = MatMul(x, w) i = Identity(a) b = MatMul(i, w) y = Add(b, i)",
+        inputs="float[8,8] x",
+        outputs="float[c,d] y",
+        weights={"w": (8, 8)},
+    )
+    built = build(request_of(path, "int8", pin, implicit=True), tmp_path)
+    assert precisions_of(built)["MatMul_b"] == {"fp16" if pin.endswith("fp16") else "fp32"}
+
+
 def test_halves(version: str, request_of: Requests, tmp_path: Path) -> None:
     request = request_of("residual", "fp16", "Conv_c2", implicit=True)
     found = precisions_of(build(request, tmp_path))

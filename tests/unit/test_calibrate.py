@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from calibrators.shards import ShardSet
+from trtbuild import calibrate as calibration
 from trtbuild.calibrate import calibrate, table_key
 from trtbuild.errors import InputError
 from trtbuild.recipe import CalibrationSection
@@ -224,6 +225,24 @@ def test_an_axis_that_is_as_long_as_the_batch_by_chance_is_not_cut(open_toy, sha
     text = "toy (float[4,4,4] x) => (float[4,4,4] y) { t = Transpose<perm = [1,0,2]>(x) y = MatMul(t, w1) }"
     model = open_toy(text, W)
     assert ranges(calibrate(model, shards(model, {"x": x}), section(), 8))["t"] == np.abs(x).max()
+
+
+def test_fewer_samples_at_a_time_where_many_tensors_are_held(open_toy, shards, monkeypatch):
+    model, sizes, honest = open_toy(chain(), W), [], calibration.infer
+
+    def spy(active, feeds, samples):
+        sizes.append(len(feeds["x"]))
+        return honest(active, feeds, samples)
+
+    given = shards(model, {"x": X})
+    expected = calibrate(model, given, section(), 5)
+    monkeypatch.setattr(calibration, "infer", spy)
+    bytes_each = X[0].nbytes  # of r, the one tensor that the model computes
+    for memory, seen in ((5, [1, 5]), (2.5, [1, 2, 2, 1]), (0.5, [1, 1, 1, 1, 1, 1])):
+        monkeypatch.setattr(calibration, "MEMORY", int(memory * bytes_each))
+        assert ranges(calibrate(model, given, section(), 8)) == pytest.approx(ranges(expected), rel=1e-6)
+        assert sizes == seen
+        sizes.clear()
 
 
 def test_a_cloud_of_points_is_one_sample(open_toy, shards, tmp_path):

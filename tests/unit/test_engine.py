@@ -29,6 +29,15 @@ def engine(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("timing", "engines/net/timing"), ("/var/timing", "/var/timing"), ("none", "none"), (None, None)],
+)
+def test_the_timing_cache_lies_beside_the_recipe(engine, given, meant):
+    overrides = () if given is None else (f"tensorrt.timing_cache='{given}'",)
+    assert open_engine("net", overrides).recipe.tensorrt.timing_cache == meant
+
+
 @pytest.mark.parametrize("reference", ["net", "engines/net", "engines/net/", "./engines/net"])
 def test_by_name_and_by_folder(engine, reference):
     opened = open_engine(reference)

@@ -159,10 +159,47 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("[validation.outputs]\nsqnr_db = nan", "validation.outputs.sqnr_db"),
         ("[validation.outputs]\nmax_abs = inf", "validation.outputs.max_abs"),
         ("[validation]\nlayer_samples = 0", "validation.layer_samples"),
+        ("[validation]\nlayer_memory_gb = 0", "validation.layer_memory_gb"),
+        ('[tensorrt]\nmode = "both"', "tensorrt.mode"),
+        ('[tensorrt]\ncalibrator = "mse"', "tensorrt.calibrator"),
+        ("[tensorrt]\nworkspace_gb = 0", "tensorrt.workspace_gb"),
+        ("[tensorrt]\nworkspace_gb = 1e30", "tensorrt.workspace_gb"),
+        ("[tensorrt]\noptimization_level = 9", "tensorrt.optimization_level"),
+        ("[tensorrt]\noptimization_level = true", "tensorrt.optimization_level"),
+        ("[tensorrt]\ndla_core = -1", "tensorrt.dla_core"),
+        ("[tensorrt]\ntf32 = 0", "tensorrt.tf32"),
+        ('[tensorrt]\ntactic_sources = "CUDNN"', "tensorrt.tactic_sources"),
+        ('[tensorrt]\ntactic_sources = ["CUDNN", 1]', "tensorrt.tactic_sources"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_place(text: str, place: str) -> None:
     assert f"recipe.toml: {place}: " in error_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tensorrt]\ndla_core = -1", "tensorrt.dla_core: should be greater than or equal to 0, got -1"),
+        ('[tensorrt]\nworkspace_gb = "4"', "tensorrt.workspace_gb: should be a valid number, got '4'"),
+        ("tensorrt = 5", "tensorrt: should be a table, got 5"),
+        ("pin = 5", "pin: should be a list, got 5"),
+        ("[calibration]\ntensors = [1]", "calibration.tensors: should be a table, got [1]"),
+        (
+            '[tensorrt]\ntactic_sources = "CUDNN"',
+            "tensorrt.tactic_sources: should be 'default', 'none' or a list of names, got 'CUDNN'",
+        ),
+        ("[inputs.x]\nmin=[1]\nopt=[1]", "inputs.x.max: Field required"),
+        (f'[precision]\ndefault = "{"x" * 99}"', f"or 'fp32', got '{'x' * 59}"),
+    ],
+)
+def test_a_wrong_value_is_shown_beside_what_was_expected(text: str, message: str) -> None:
+    assert error_of(text).endswith(message)
+
+
+def test_tactic_sources() -> None:
+    for given in ("default", "none"):
+        assert parse(f'[tensorrt]\ntactic_sources = "{given}"').tensorrt.tactic_sources == given
+    assert parse('[tensorrt]\ntactic_sources = ["A", "B"]').tensorrt.tactic_sources == ("A", "B")
 
 
 @pytest.mark.parametrize(

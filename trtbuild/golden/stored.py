@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from calibrators.shards import Batch, ShardSet
 from trtbuild.errors import InputError, one_line
 from trtbuild.golden.scope import outputs_of
 from trtbuild.model.model import Model
+from trtbuild.paths import check_writable
 from trtbuild.progress import track
 from trtbuild.recipe import InputSection
 from trtbuild.targets.base import Runner, Shows, Side
@@ -27,6 +28,16 @@ from trtbuild.targets.session import Tensors, infer, moved_on
 
 SCHEMA_VERSION = 1
 DOCUMENT, CHECKSUM = "trtbuild.golden", "sha256"  # of the file's metadata
+FIELDS = {"model", "shards", "samples", "outputs", "whole", "calls"}  # of the document, those read here
+
+
+def check_place(path: Path) -> None:
+    """Raise InputError unless golden outputs can be written to `path`; over no other file, be it a model."""
+    check_writable(path, "--save-golden")
+    if path.exists() and path.stat().st_size and not _holds_golden(path):
+        raise InputError(
+            f"--save-golden {path} is there and holds no golden outputs; give another name or delete it"
+        )
 
 
 def save(path: Path, model: Model, golden: Side, shards: ShardSet, made_by: Mapping[str, Any]) -> None:
@@ -166,6 +177,12 @@ def _packed(arrays: Mapping[str, NDArray[Any]], document: Mapping[str, Any]) -> 
     return packed
 
 
+def _holds_golden(path: Path) -> bool:
+    with suppress(InputError), _opened(path) as file:
+        return DOCUMENT in (file.metadata() or {})
+    return False
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
@@ -196,6 +213,8 @@ def _document(path: Path, file: Any) -> dict[str, Any]:
     seen = _checksum(text, ((key, file.get_tensor(key)) for key in sorted(file.keys())))
     if seen != metadata.get(CHECKSUM):
         raise _damaged(path, "its SHA-256 differs")
+    if missing := FIELDS - document.keys():
+        raise _damaged(path, f"it does not say {', '.join(sorted(missing))}")
     return document
 
 

@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from trtbuild.engine import Engine
+from trtbuild.engine import RECIPE, Engine
 from trtbuild.errors import InputError, MachineError
 from trtbuild.model import files as onnx_files
-from trtbuild.paths import data_of, manifest_of
+from trtbuild.paths import check_writable, data_of, manifest_of
 from trtbuild.ship import store
 from trtbuild.ship.store import Build
 from trtbuild.targets.base import Target
@@ -36,30 +36,30 @@ def check_destination(engine: Engine, output: Path | None) -> None:
         if engine.builds is None:
             raise InputError(f"{engine.model}: a bare model has no builds folder; say where to write with -o")
         return
-    if output.resolve() == engine.model.resolve():
-        raise InputError(f"-o {output} would overwrite the model itself")
-    try:
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"-o {output}: cannot write into {output.parent}: {error.strerror}") from error
+    own = {"model": engine.model, "recipe": engine.folder / RECIPE}
+    for name, path in own.items():
+        if output.resolve() == path.resolve():
+            raise InputError(f"-o {output} would overwrite the {name} itself")
+    check_writable(output, "-o")
     if data_of(output).exists() and not manifest_of(output).exists():
         raise InputError(
             f"-o {output}: {data_of(output)} would be taken for its weights; move that file away"
         )
-    if output.is_dir():
-        raise InputError(f"-o {output} is a folder; give a file name")
 
 
 def export(build: Build, output: Path) -> None:
     """Write a build's artifact and manifest to `output` and `<output>.json`: complete, then renamed."""
-    with tempfile.TemporaryDirectory(prefix=store.UNFINISHED, dir=output.parent) as folder:
-        copy = Path(folder) / output.name
-        if data_of(build.artifact).is_file():
-            onnx_files.save(onnx_files.read(build.artifact), copy)
-        else:
-            shutil.copyfile(build.artifact, copy)
-        store.write_json(manifest_of(copy), {**build.manifest, "artifact": store.describe(copy)})
-        for file in (data_of(copy), copy, manifest_of(copy)):
-            if file.is_file():
-                file.replace(output.with_name(file.name))
+    try:
+        with tempfile.TemporaryDirectory(prefix=store.UNFINISHED, dir=output.parent) as folder:
+            copy = Path(folder) / output.name
+            if data_of(build.artifact).is_file():
+                onnx_files.save(onnx_files.read(build.artifact), copy)
+            else:
+                shutil.copyfile(build.artifact, copy)
+            store.write_json(manifest_of(copy), {**build.manifest, "artifact": store.describe(copy)})
+            for file in (data_of(copy), copy, manifest_of(copy)):
+                if file.is_file():
+                    file.replace(output.with_name(file.name))
+    except OSError as error:
+        error.filename = str(output)  # not the file that is copied, nor a temporary one
+        raise

@@ -25,9 +25,20 @@ UNFINISHED = ".unfinished-"
 ABANDONED_SECONDS = 24 * 3600
 Manifest = dict[str, Any]
 FIELDS = {
-    **{"key": str, "engine": str, "created": str, "source": str, "model": dict, "target": dict},
-    **{"profiles": dict, "precision": dict, "audit": dict, "layers": list, "artifact": dict},
+    **{
+        "key": str,
+        "engine": str,
+        "created": str,
+        "source": str,
+        "model.sha256": str,
+        "model.not_calibrated": dict,
+    },
+    **{"target.target": str, "profiles": dict, "layers": list, "artifact.file": str, "artifact.bytes": int},
+    **{"precision.pinned": list, "precision.lowerable": int, "precision.share": float},
+    **{"audit.histogram": dict, "audit.held": int, "audit.lost": list, "audit.unlowered": list},
 }
+"""What every manifest says, of those that older versions wrote too."""
+LAYER = {"name", "type", "nodes", "precision"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,9 @@ def write_text(path: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk, say, does not tell where
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -108,7 +122,8 @@ def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:
             if not (builds / key / MANIFEST).is_file():
                 raise
     except OSError as error:
-        error.filename = error.filename or str(builds)  # a full disk, say, does not tell where
+        if not error.filename or str(error.filename).startswith(str(staging)):
+            error.filename = str(builds)  # a full disk, say, does not tell where, or names what is gone
         raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -145,10 +160,22 @@ def _read(path: Path, artifact: Callable[[Manifest], Path]) -> Build:
         raise _damaged(path, f"not valid JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
         raise _damaged(path, f"not a manifest of schema_version {SCHEMA_VERSION}")
-    wrong = [name for name, kind in FIELDS.items() if not isinstance(manifest.get(name), kind)]
-    if wrong or not isinstance(manifest["artifact"].get("file"), str):
-        raise _damaged(path, f"{', '.join(wrong) or 'artifact.file'} missing or damaged")
+    wrong = [name for name, kind in FIELDS.items() if not isinstance(_at(manifest, name), kind)]
+    if not wrong and not all(
+        isinstance(layer, dict) and layer.keys() >= LAYER for layer in manifest["layers"]
+    ):
+        wrong = ["layers"]
+    if wrong:
+        raise _damaged(path, f"{', '.join(wrong)} missing or damaged")
     return Build(artifact(manifest), manifest)
+
+
+def _at(manifest: Manifest, name: str) -> Any:
+    """The value of a dotted name; None where it is not there."""
+    value: Any = manifest
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _damaged(manifest: Path, what: str) -> InputError:

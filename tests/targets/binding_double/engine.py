@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .native import Native, expect, require_gpu, tell
+from .native import Crash, Native, expect, require_gpu, tell
 from .plan import MAGIC
 
 _FORMATS = {
@@ -65,7 +65,7 @@ class Runtime(Native):
                 "Using an engine plan file across different models of devices is not recommended and is "
                 "likely to affect performance or even cause errors.",
             )
-        return self._trt.ICudaEngine._make(_plan=plan, _bytes=data, _logger=self.logger)
+        return self._trt.ICudaEngine._make(_plan=plan, _bytes=data, _logger=self.logger, _life=["alive"])
 
     def _refuse(self, message: str) -> None:
         tell(self.logger, "ERROR", message)
@@ -78,7 +78,10 @@ class Runtime(Native):
 
 
 class CudaEngine(Native):
-    __slots__ = ("_bytes", "_logger", "_plan")
+    __slots__ = ("_bytes", "_life", "_logger", "_plan")
+
+    def __del__(self) -> None:
+        self._life.clear()
 
     @property
     def num_io_tensors(self) -> int:
@@ -116,7 +119,11 @@ class CudaEngine(Native):
         return self._trt.IExecutionContext._make(_engine=self, _shapes={})
 
     def create_engine_inspector(self) -> Any:
-        return self._trt.EngineInspector._make(_plan=self._plan, _context=None)
+        """Before TensorRT 10 the inspector does not keep its engine alive."""
+        kept = self if self._trt._version >= (10,) else None
+        return self._trt.EngineInspector._make(
+            _plan=self._plan, _context=None, _engine=kept, _life=self._life
+        )
 
     def _named(self, name: str) -> dict[str, Any]:
         """An unknown name is no exception: the defaults come back."""
@@ -127,7 +134,11 @@ class CudaEngine(Native):
 
 
 class EngineInspector(Native):
-    __slots__ = ("_context", "_plan")
+    __slots__ = ("_context", "_engine", "_life", "_plan")
+
+    def __del__(self) -> None:
+        if not self._life:
+            raise Crash("an inspector outlives its engine")
 
     @property
     def execution_context(self) -> Any:

@@ -143,4 +143,10 @@ def enum(name: str, names: Names, version: tuple[int, ...]) -> type[Enum] | None
         member._name, member._value = value, number
         made.__members__[value] = member
         setattr(made, value, member)
+    if name == "ErrorCode" and version < (10,):
+        made.name = _its_name  # type: ignore[assignment]  # as pybind11 does where __str__ is bound again
     return made
+
+
+def _its_name(member: Enum) -> str:
+    return member._name

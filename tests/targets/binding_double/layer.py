@@ -52,6 +52,8 @@ class TypedLayer:
         expect(dtype, self._trt.DataType, "set_output_type")
         if 0 <= index < self.num_outputs:
             self._types[index] = dtype
+            if self.type.name == "IDENTITY":  # it converts: parsers before 8.6 make casts of it
+                self.get_output(index)._type = dtype
         else:
             self._network._error(f"Error Code 3: API Usage Error (no output {index} of layer {self.name})")
 

@@ -44,8 +44,8 @@ class Network(Native):
         if real is None:
             return None
         if real not in self._layers:
-            fields = {"_real": real, "_network": self, "_name": "", "_precision": None, "_types": {}}
-            self._layers[real] = self._trt.ILayer._make(**fields)
+            fields = {"_real": real, "_network": self, "_name": "", "_precision": None}
+            self._layers[real] = self._trt.ILayer._make(**fields, _types=self._types_by_parser(real))
         return self._layers[real]
 
     def _tensor(self, real: Any) -> Any:
@@ -63,6 +63,11 @@ class Network(Native):
     def _layer_type(self, real: Any) -> Any:
         known = self._trt.LayerType.__members__
         return known[real.name if real.name in known else _OLDER[real.name]]
+
+    def _types_by_parser(self, real: Any) -> dict[int, Any]:
+        """Where there is no layer for a cast, parsers make one of an identity with an output type."""
+        casts = real.type.name == "CAST" and "CAST" not in self._trt.LayerType.__members__
+        return {0: self._dtype(real.get_output(0).dtype)} if casts else {}
 
     def _implicit_batch(self) -> bool:
         flag = getattr(self._trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)

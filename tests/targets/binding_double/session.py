@@ -75,7 +75,9 @@ def inspected(o: SimpleNamespace, plan: Any, context: bool = False) -> Any:
         made = engine.create_execution_context()
         made.set_input_shape("x", engine.get_tensor_profile_shape("x", 0)[1])
         inspector.execution_context = made
-    return json.loads(inspector.get_engine_information(o.trt.LayerInformationFormat.JSON))
+    text = inspector.get_engine_information(o.trt.LayerInformationFormat.JSON)
+    del inspector  # before its engine
+    return json.loads(text)
 
 
 def types_of(o: SimpleNamespace, plan: Any) -> dict[str, tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .native import Native, expect
+from .native import Crash, Native, expect
 
 _MAGIC = b"trt-timing-cache"
 
@@ -14,8 +14,8 @@ class TimingCache(Native):
 
     @classmethod
     def _read(cls, data: bytes) -> Any:
-        """A cache from what `serialize` gave; empty bytes make a new one. Garbage becomes a cache that
-        belongs to no version."""
+        """A cache from what `serialize` gave; empty bytes make a new one. Garbage becomes a cache without a
+        body, which only `set_timing_cache` looks for."""
         behaviour = cls._trt._behaviour
         if not data:
             return cls._make(_version=cls._trt.__version__, _device=behaviour.gpu, _entries=set())
@@ -30,7 +30,9 @@ class TimingCache(Native):
         return self._trt.IHostMemory._of(b"\n".join(parts))
 
     def combine(self, input_cache: Any, ignore_mismatch: bool) -> bool:
-        if expect(input_cache, type(self), "combine")._misfit(ignore_mismatch):
+        if expect(input_cache, type(self), "combine")._version is None:
+            raise Crash("combine reads a timing cache without a body")
+        if input_cache._misfit(ignore_mismatch):
             return False
         self._entries |= input_cache._entries
         return True

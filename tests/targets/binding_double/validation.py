@@ -72,6 +72,13 @@ def _wish(layer: Any, config: Any) -> str:
                 f"{name} precision has been set for a layer or layer output, but {name} is not configured in "
                 "the builder"
             )
+    if layer.type.name == "ELEMENTWISE":
+        first, second = (layer.get_input(index).dtype.name.title() for index in range(2))
+        if first != second:
+            return (
+                f"IElementWiseLayer with inputs {layer.get_input(0).name} and {layer.get_input(1).name}: "
+                f"first input has type {first} but second input has type {second}."
+            )
     kinds = {layer.get_output(index).dtype.name for index in range(layer.num_outputs)}
     if layer._precision is not None and kinds and not kinds & {*FLOATS, "INT8"}:
         wish = layer._precision.name.title()

@@ -18,7 +18,11 @@ def manifest(artifact, **changes):
     return {
         "schema_version": store.SCHEMA_VERSION,
         **{"key": KEY, "engine": "toy", "created": "now", "source": "somewhere"},
-        **{name: {} for name in ("model", "target", "profiles", "precision", "audit")},
+        "model": {"sha256": "0", "not_calibrated": {}},
+        "target": {"target": "onnxruntime"},
+        "profiles": {},
+        "precision": {"pinned": [], "lowerable": 0, "share": 0.0},
+        "audit": {"histogram": {}, "held": 0, "lost": [], "unlowered": []},
         "layers": [],
         "artifact": store.describe(artifact),
         **changes,
@@ -215,7 +219,7 @@ def test_a_manifest_that_is_none(tmp_path, text, words):
     assert f"delete {tmp_path} and build again" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", [*store.FIELDS, "artifact.file"])
+@pytest.mark.parametrize("field", store.FIELDS)
 @pytest.mark.parametrize("wrong", ["missing", "of another type"])
 def test_every_field_of_a_manifest_is_needed(tmp_path, field, wrong):
     built = publish(tmp_path)
@@ -226,10 +230,24 @@ def test_every_field_of_a_manifest_is_needed(tmp_path, field, wrong):
     if wrong == "missing":
         del table[key]
     else:
-        table[key] = 7
+        table[key] = None
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match=f"{field} missing or damaged"):
         store.read(path.parent)
+
+
+@pytest.mark.parametrize("layer", [7, {}, {"name": "a", "type": "Conv", "nodes": []}])
+def test_a_layer_of_a_manifest_is_whole(tmp_path, layer):
+    path = publish(tmp_path).artifact.with_name("manifest.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "layers": [layer]}))
+    with pytest.raises(InputError, match="layers missing or damaged"):
+        store.read(path.parent)
+
+
+def test_what_newer_manifests_say_besides_is_not_needed(tmp_path):
+    layer = {"name": "a", "type": "Conv", "nodes": ["a"], "precision": "int8", "reads_int8": False}
+    built = store.publish(tmp_path, KEY, write(layers=[layer], calibration=None))
+    assert built.manifest["layers"] == [layer]
 
 
 def test_no_manifest(tmp_path):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 _WORKSPACE = re.compile(r"insufficient workspace|increasing the workspace", re.IGNORECASE)
+_CONSTRAINTS = re.compile(r"obeys the requested constraints|OBEY_PRECISION_CONSTRAINTS was set")
 
 
 def open_builder(binding: Binding, log: Log) -> trt.Builder:
@@ -42,21 +43,29 @@ def build_plan(
     Raises KeyboardInterrupt once the builder has let go after a Ctrl-C, MachineError when memory ran out, and
     BuildError, with what TensorRT gave as its reason, for every other failure.
     """
+    before = len(log.errors)
     try:
         with interrupts_kept():
             plan = builder.build_serialized_network(network, config)
     except MemoryError as error:
         raise MachineError(_out_of_memory("host memory")) from error
     except Exception as error:  # the binding's errors share no base class
-        raise _failure(log, one_line(error)) from error
+        raise _failure(log, before, one_line(error)) from error
     if plan is not None:
         return bytes(plan)
-    raise _failure(log, log.reason())
+    raise _failure(log, before, log.reason(before))
 
 
-def _failure(log: Log, reason: str) -> BuildError | MachineError:
-    """Memory first: a tactic that could not be tried for lack of it may leave a layer without any."""
-    messages = [*log.errors, *log.warnings]
+def _failure(log: Log, before: int, reason: str) -> BuildError | MachineError:
+    """A pin first, since TensorRT names its layer. Then memory: a tactic that could not be tried for lack of
+    it may leave a layer without any."""
+    errors = log.errors[before:]
+    messages = [*errors, *log.warnings]
+    if any(map(_CONSTRAINTS.search, errors)):
+        return BuildError(
+            f"TensorRT built nothing: {reason}; it cannot hold that layer's pin: unpin the node, or what "
+            'reads it, or set [tensorrt] constraints = "prefer"'
+        )
     for message in messages:
         if OUT_OF_MEMORY.search(message):
             return MachineError(_out_of_memory(message))

@@ -15,13 +15,17 @@ OUT_OF_MEMORY = re.compile(
 
 
 class Log(Protocol):
-    """Warnings and errors in the order in which they came, each once."""
+    """Warnings, each once, and errors, in the order in which they came."""
 
     errors: list[str]
     warnings: list[str]
 
-    def reason(self) -> str:
-        """What TensorRT gave as the reason of a failure."""
+    def reason(self, since: int = 0) -> str:
+        """What TensorRT gave as the reason of a failure, of its errors but the first `since`.
+
+        TensorRT also logs as errors what it gets over (a tactic that cannot be tried, a timing cache that it
+        does not take), so of many the first is told, and the last two, which say what it was that failed.
+        """
 
 
 def open_log(binding: Binding) -> Log:
@@ -48,19 +52,15 @@ def _logger(binding: Any) -> Log:
             self.warnings: list[str] = []
 
         def log(self, severity: object, message: str) -> None:
+            text = " ".join(message.split())
             if severity in (base.Severity.INTERNAL_ERROR, base.Severity.ERROR):
-                _append(self.errors, message)
-            elif severity == base.Severity.WARNING:
-                _append(self.warnings, message)
+                self.errors.append(text)
+            elif severity == base.Severity.WARNING and text not in self.warnings:
+                self.warnings.append(text)
 
-        def reason(self) -> str:
-            return "; ".join(self.errors[:3]) or "it gave no reason"
+        def reason(self, since: int = 0) -> str:
+            told = list(dict.fromkeys(self.errors[since:]))
+            return "; ".join(told if len(told) <= 3 else (told[0], *told[-2:])) or "it gave no reason"
 
     keeper: Log = Keeper()
     return keeper
-
-
-def _append(messages: list[str], message: str) -> None:
-    text = " ".join(message.split())
-    if text not in messages:
-        messages.append(text)

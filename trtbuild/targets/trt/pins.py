@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TYPE_NAMES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 FIXED = frozenset(
     {
-        *("SHAPE", "QUANTIZE", "DEQUANTIZE", "ASSERTION"),
+        *("SHAPE", "QUANTIZE", "DEQUANTIZE", "CAST", "ASSERTION"),
         *("CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT"),
         *("TRIP_LIMIT", "RECURRENCE", "ITERATOR", "LOOP_OUTPUT"),
     }
@@ -74,7 +74,7 @@ def _owners(found: list[trt.ILayer], graph: ir.Graph) -> list[str | None]:
 
 def _hold(binding: Binding, layer: trt.ILayer, dtype: trt.DataType) -> bool:
     outputs = _float_outputs(binding, layer)
-    if not outputs or layer.type.name in FIXED:
+    if not outputs or _is_fixed(binding, layer, dtype):
         return False
     layer.precision = dtype
     for index in outputs:
@@ -91,7 +91,7 @@ def _hold_inputs(
     while left:
         for tensor in inputs_of(left.pop()):
             maker = makers.get(tensor.name)
-            if maker is None or maker.name in seen or maker.type.name in FIXED:
+            if maker is None or maker.name in seen or _is_fixed(binding, maker, dtype):
                 continue
             seen.add(maker.name)
             if maker.precision_is_set:
@@ -102,6 +102,13 @@ def _hold_inputs(
             for index in _float_outputs(binding, maker):
                 if maker.get_output(index).name == tensor.name and not maker.output_type_is_set(index):
                     maker.set_output_type(index, dtype)
+
+
+def _is_fixed(binding: Binding, layer: trt.ILayer, dtype: trt.DataType) -> bool:
+    """Whether no type may be asked for: the output type of an identity is what it converts to, and another
+    one than float32 would change its tensor, of which the next layer has the type to match."""
+    converts = layer.type == binding.LayerType.IDENTITY and dtype != binding.DataType.FLOAT
+    return converts or layer.type.name in FIXED
 
 
 def _float_outputs(binding: Binding, layer: trt.ILayer) -> list[int]:

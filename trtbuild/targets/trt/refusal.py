@@ -44,7 +44,8 @@ def errors_of(parser: trt.OnnxParser, graph: ir.Graph) -> list[Refusal]:
     refusals = []
     for error in (parser.get_error(index) for index in range(parser.num_errors)):
         outer, inner = _node_of(error, list(graph))
-        reason = _reason(error.desc(), error.code().name)
+        # not `name`: that of an ErrorCode is a method in TensorRT 8.5
+        reason = _reason(error.desc(), str(error.code()).rpartition(".")[2])
         if inner is not None:
             refusals.append(Refusal(outer, _name(inner), inner.op_type, reason))
         else:

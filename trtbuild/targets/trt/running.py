@@ -65,9 +65,19 @@ def open_engine(
         except BaseException:
             # After a CUDA error, freeing fails too: the first error is the one to tell.
             with suppress(Exception):
-                runner.deactivate()
+                _close(runner)
             raise
+        _close(runner)
+
+
+def _close(runner: Any) -> None:
+    """Deactivate it, and free its outputs, which Polygraphy leaves on the GPU."""
+    outputs = list(runner.output_allocator.buffers.values())
+    try:
         runner.deactivate()
+    finally:
+        for buffer in outputs:
+            buffer.free()
 
 
 class _Opened:
@@ -163,7 +173,7 @@ def _translated(log: Log, name: str) -> Iterator[None]:
             "nvidia-cuda-runtime-cu12, or add the folder of libcudart.so to LD_LIBRARY_PATH"
         ) from error
     except PolygraphyException as error:
-        reason = "; ".join(log.errors[before : before + 3]) or one_line(error)
+        reason = log.reason(before) if len(log.errors) > before else one_line(error)
         if OUT_OF_MEMORY.search(reason) or "CUDA Error: 2." in reason:
             raise MachineError(f"{name}: the GPU has too little memory for this engine: {reason}") from error
         raise MachineError(f"{name}: TensorRT does not run this engine: {reason}") from error

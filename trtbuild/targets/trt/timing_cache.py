@@ -46,7 +46,8 @@ def keep(config: trt.IBuilderConfig, path: Path | None) -> None:
     if cache is None:
         return
     theirs = config.create_timing_cache(_read(path))
-    if theirs is not None:
+    # what TensorRT does not accept may be a cache without anything in it, which only `set` looks for
+    if theirs is not None and config.set_timing_cache(theirs, ignore_mismatch=False):
         cache.combine(theirs, ignore_mismatch=False)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
