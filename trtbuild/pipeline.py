@@ -78,8 +78,8 @@ def calibrate_to(
     store.write_text(cache, whole.to_tensorrt_cache(header))
     if not target.implicit:
         say(
-            f"note: these {len(table.ranges)} tensors are what explicit int8 nodes read; implicit mode, and a "
-            "cache for it, take every float tensor: --mode implicit"
+            f"note: these {len(table.ranges)} tensors are what explicit int8 nodes read; implicit mode, "
+            "and a cache for it, take every float tensor: --mode implicit"
         )
     return table, written, cache
 

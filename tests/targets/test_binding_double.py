@@ -54,6 +54,19 @@ def test_the_double_has_no_name_that_tensorrt_8_5_lacks(real: Any) -> None:
             assert members(getattr(double, name)) == members(getattr(real, name))
 
 
+@pytest.mark.tensorrt
+def test_enumerations_call_themselves_what_the_real_ones_do(real: Any) -> None:
+    """An ErrorCode has a method in place of its name; an EngineCapability has a second, older one."""
+    double = make(real.__version__)
+    enumerations = {name for name, _ in names_of(double) if members(getattr(double, name))}
+    for name in enumerations - {"EngineCapability"}:
+        for value in members(getattr(double, name)):
+            ours, theirs = (getattr(getattr(module, name), value) for module in (double, real))
+            assert str(ours) == str(theirs) == f"{name}.{value}"
+            assert callable(ours.name) == callable(theirs.name) == (name == "ErrorCode")
+            assert callable(ours.name) or ours.name == theirs.name == value
+
+
 BATCHES = {
     "list": lambda: [11, 12],
     "tuple": lambda: (11, 12),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.targets import binding_double
 from trtbuild.errors import BuildError, MachineError
 from trtbuild.progress import STOP
 from trtbuild.targets.trt.compile import build_plan, open_builder
@@ -134,8 +135,9 @@ def test_other_failures_name_no_limit() -> None:
 
 
 NONE_OBEYS = (
-    "[E] Error Code 10: Internal Error (No implementation of layer Conv_0 obeys the requested constraints. I.e. "
-    "no conforming implementation was found for requested layer computation precision and output precision. "
+    "[E] Error Code 10: Internal Error (No implementation of layer Conv_0 obeys the requested constraints. "
+    "I.e. no conforming implementation was found for requested layer computation precision and output "
+    "precision. "
     "kOBEY_PRECISION_CONSTRAINTS was set, so treating as error.)"
 )
 
@@ -204,6 +206,24 @@ def test_control_c_ends_a_build(stop: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_plan(builder, network, config, log)
     assert monitor.steps >= 1
+
+
+@pytest.mark.parametrize(("version", "made"), [("8.5.1.7", 1), ("8.6.1", 1), ("10.3.0", 2)])
+def test_where_no_builder_is_ever_freed_there_is_one(version: str, made: int) -> None:
+    """TensorRT 8's network keeps its builder alive, and what its layers, its parser and it keep alive is each
+    other."""
+    double: Any = binding_double.make(version)
+    log = open_log(double)
+    first, second = (open_builder(double, log) for _ in range(2))
+    assert len({id(first), id(second)}) == made
+
+
+def test_a_builder_that_could_not_be_had_is_asked_for_again() -> None:
+    double: Any = binding_double.make("8.5.1.7", no_gpu=True)
+    with pytest.raises(MachineError):
+        open_builder(double, open_log(double))
+    double._behaviour.no_gpu = False
+    assert open_builder(double, open_log(double)) is not None
 
 
 def test_without_a_gpu_a_builder_cannot_be_had() -> None:

@@ -16,7 +16,7 @@ from trtbuild.targets.audit import audit
 from trtbuild.targets.base import Request, Target
 from trtbuild.targets.sides import EngineSide
 from trtbuild.targets.tensorrt_explicit import TensorRTExplicit
-from trtbuild.targets.trt import gpu
+from trtbuild.targets.trt import binding, gpu, making
 from trtbuild.targets.trt.parse import parse
 
 Requests = Callable[..., Request]
@@ -153,6 +153,13 @@ def test_on_a_gpu_the_sides_are_engines(
         assert isinstance(side, EngineSide)
         assert side.caveat is None
     assert explicit_tensorrt.golden(request, None).name.endswith("FP32)")
+
+
+def test_the_golden_of_a_model_with_its_own_qdq(
+    explicit_tensorrt: TensorRTExplicit, request_of: Requests
+) -> None:
+    """With the flag INT8 where there is one, without it where there is none."""
+    assert making.make_golden(binding.load("tensorrt"), request_of("qat"))
 
 
 IMPLICIT_ONLY: dict[str, dict[str, Any]] = {

@@ -219,6 +219,7 @@ def test_a_model_with_its_own_qdq_is_built_as_it_is(
     built = build(request, tmp_path)
     assert built.facts["without_range"] == []
     assert "int8" in {layer.precision for layer in built.layers}
+    assert making.make_golden(binding.load("tensorrt"), request)
 
 
 def test_the_file_goes_in_as_it_was_given(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, cast
 
 from trtbuild.errors import BuildError, MachineError, one_line
 from trtbuild.progress import interrupts_kept
@@ -25,7 +27,9 @@ def open_builder(binding: Binding, log: Log) -> trt.Builder:
     if hasattr(binding, "init_libnvinfer_plugins"):
         binding.init_libnvinfer_plugins(log, "")
     try:
-        return binding.Builder(log)  # type: ignore[arg-type]  # Log is an ILogger made at run time
+        if hasattr(binding, "IProgressMonitor"):
+            return binding.Builder(log)  # type: ignore[arg-type]  # Log is an ILogger made at run time
+        return _lasting_builder(cast(Hashable, binding), cast(Hashable, log))
     except (TypeError, RuntimeError) as error:  # TypeError: "factory function returned nullptr"
         cuda = [message for message in (*log.errors, *log.warnings) if "CUDA" in message]  # 8.5 only warns
         raise MachineError(
@@ -33,6 +37,15 @@ def open_builder(binding: Binding, log: Log) -> trt.Builder:
             f"({'; '.join(cuda) or one_line(error)}); see what nvidia-smi says, or build without a GPU: "
             "--target tensorrt-rtx or onnxruntime"
         ) from error
+
+
+@functools.cache
+def _lasting_builder(binding: Any, log: Any) -> trt.Builder:
+    """The one builder of this process. TensorRT 8's binding never frees a network that was looked at, nor the
+    builder that a network keeps alive, with hundreds of MB of kernels on the GPU and more than that on the
+    host: a builder for each build would leave all of it there, each time."""
+    builder: trt.Builder = binding.Builder(log)
+    return builder
 
 
 def build_plan(

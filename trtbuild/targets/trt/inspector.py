@@ -45,12 +45,13 @@ def inspect(binding: Binding, plan: bytes, network: Sequence[NetworkLayer], halv
     engine = binding.Runtime(log).deserialize_cuda_engine(plan)  # type: ignore[arg-type]  # made at run time
     if engine is None:
         raise MachineError(f"TensorRT does not load the engine that it built: {log.reason()}")
-    return read(_information(binding, engine, _at_opt(engine, log)), network, halves)
+    context = _at_opt(engine, log)
+    return read(_information(binding, engine, context), network, halves)
 
 
 def _information(binding: Binding, engine: trt.ICudaEngine, context: trt.IExecutionContext | None) -> str:
     """The inspector's text. Before TensorRT 10 an inspector does not keep its engine alive, and in no version
-    its context: it goes first, at the end of this function."""
+    its context: it goes at the end of this function, while the caller has both."""
     inspector = engine.create_engine_inspector()
     if context is not None:
         inspector.execution_context = context

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     pass
 
 LAST_OPSET_OF_8 = 17
-NO_FLAGS = Flags(())
 FEW = 5
 
 
@@ -92,7 +91,7 @@ def _make(
     parsed = parse(binding, builder, model, log, native_norm=needs_native_norm(section))
     network = parsed.network
     networks.tidy_names(network, model.graph)
-    flags = NO_FLAGS if golden else flags_of(request.precisions)
+    flags = _golden_flags(binding, request) if golden else flags_of(request.precisions)
     held = 0 if golden else hold(binding, network, model.graph, request.precisions, section.pin_inputs)
     networks.mark(network, marked, unfused)
     config = configure(binding, builder, section)
@@ -119,6 +118,12 @@ def _make(
     timing_cache.keep(config, cache)
     layers = tuple(networks.read(binding, network, model.graph))
     return Made(plan, layers, flags, held, without_range, table, tuple(log.warnings))
+
+
+def _golden_flags(binding: Binding, request: Request) -> Flags:
+    """Nothing is lowered; but the Q/DQ that a file brings TensorRT 8 to 10 refuse without the flag INT8."""
+    quantized = request.model.quantized and hasattr(binding.BuilderFlag, "INT8")
+    return Flags(("INT8",) if quantized else ())
 
 
 def check_opset(binding: Binding, model: ir.Model) -> None:
