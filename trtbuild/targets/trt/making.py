@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import onnx.defs
 import onnx_ir as ir
@@ -31,9 +30,6 @@ from trtbuild.targets.trt.parse import parse
 from trtbuild.targets.trt.pins import hold
 from trtbuild.targets.trt.profile import add_profile, profile_of
 from trtbuild.targets.trt.ranges import set_ranges
-
-if TYPE_CHECKING:
-    pass
 
 LAST_OPSET_OF_8 = 17
 FEW = 5
