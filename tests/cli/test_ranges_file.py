@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,11 +109,11 @@ def test_a_table_that_lacks_a_tensor(run: Run, table: Path, tree: Tree) -> None:
 
 def test_a_table_from_a_pipe(run: Run, table: Path) -> None:
     """As `--ranges <(ssh server cat ranges.json)`: it can be read once."""
-    os.mkfifo("pipe")
-    writer = threading.Thread(target=Path("pipe").write_text, args=(table.read_text(),))
-    writer.start()
-    built = run(*BUILD, "--ranges", "pipe", "--json")
-    writer.join()
+    reading, writing = os.pipe()
+    os.write(writing, table.read_bytes())
+    os.close(writing)
+    built = run(*BUILD, "--ranges", f"/dev/fd/{reading}", "--json")
+    os.close(reading)
     assert built.code == 0, built.err
     assert built.document["ranges"]["ranges"] == json.loads(table.read_text())["ranges"]
 
