@@ -47,6 +47,14 @@ def test_type_stubs_alone_are_no_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_p
         binding.load("tensorrt")
 
 
+def test_a_broken_installation_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise RuntimeError('a library of another version\\nand more')")
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MachineError, match=r"\(a library of another version\); pip install"):
+        binding.load("tensorrt")
+
+
 def test_rtx_has_its_own_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MachineError, match=r"needs the package tensorrt-rtx .*'trtbuild\[rtx\]'"):

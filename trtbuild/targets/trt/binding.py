@@ -69,7 +69,7 @@ def load(name: str) -> Binding:
         module = importlib.import_module(name)
         if not hasattr(module, "Builder"):  # a folder of type stubs alone; the dispatch or lean runtime
             raise ImportError(f"the module {name} that is installed has no builder")
-    except (ImportError, OSError) as error:  # OSError: one of its libraries does not load
+    except Exception as error:  # whatever a broken installation raises
         target = name.replace("_", "-")
         raise MachineError(
             f"target {target} needs the package {target} ({one_line(error)}); {_install(name)}"

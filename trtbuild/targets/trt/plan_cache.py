@@ -30,6 +30,9 @@ def cached(folder: Path | None, parts: dict[str, Any], make: Callable[[], bytes]
     try:
         unfinished.write_bytes(hashlib.sha256(plan).digest() + plan)
         unfinished.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk, say, does not tell where
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
     return plan
