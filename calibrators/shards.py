@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,24 @@ class ShardSet:
             shard.check_unchanged()
         return digest.hexdigest()
 
-    def batches(self, size: int, limit: int | None = None) -> Iterator[Batch]:
-        """Stream the first ``limit`` samples (default: all) in order, ``size`` to a batch.
+    def of_one(self, shard: Shard) -> ShardSet:
+        """Return the set of one of its shards."""
+        return ShardSet((shard,), self.inputs, self.batched, self._fixed_batch)
+
+    def resolved(self) -> ShardSet:
+        """Return the same set with absolute paths, as a process elsewhere needs them."""
+        shards = tuple(replace(shard, path=shard.path.resolve()) for shard in self.shards)
+        return ShardSet(shards, self.inputs, self.batched, self._fixed_batch)
+
+    def batch_sizes(self, size: int) -> list[int]:
+        """Return how many samples each of ``batches(size)`` has, from the headers alone."""
+        return [sum(part.stop - part.start for part in slices) for slices in self._plan(size, None)]
+
+    def batches(
+        self, size: int, limit: int | None = None, span: tuple[int, int] | None = None
+    ) -> Iterator[Batch]:
+        """Stream the first ``limit`` samples (default: all) in order, ``size`` to a batch; with ``span``,
+        of those batches only the ones from its start up to its stop, so that several readers share them.
 
         A model's own fixed batch size goes before ``size``; a model that is not batched gets one file at
         a time. Batches run across files, but samples of different shapes never share one. No more than
@@ -145,9 +162,12 @@ class ShardSet:
         """
         if size < 1 or (limit is not None and limit < 1):
             raise CalibratorError(f"batch size {size}, limit {limit}: both must be at least 1")
+        return self._stream(islice(self._plan(size, limit), *(span or (0, None))))
+
+    def _plan(self, size: int, limit: int | None) -> Iterator[list[_Slice]]:
         if not self.batched:
             size = 1
-        return self._stream(_plan(self.shards, self._fixed_batch or size, limit))
+        return _plan(self.shards, self._fixed_batch or size, limit)
 
     def _stream(self, plan: Iterator[list[_Slice]]) -> Iterator[Batch]:
         reader = _Reader(self.inputs[0].name, self.batched)

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 import click
 
 from trtbuild import __version__
-from trtbuild.cli import SCHEMA_VERSION, cli
+from trtbuild.cli import cli
+from trtbuild.cli.options import SCHEMA_VERSION
 from trtbuild.errors import ExitCode, as_trtbuild_error
 from trtbuild.progress import STOP
 

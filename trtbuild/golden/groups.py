@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from calibrators.shards import Batch, ShardSet
+from trtbuild.groups import pack
 from trtbuild.model.model import Model
 from trtbuild.targets.base import Side
 from trtbuild.targets.session import infer
@@ -24,22 +25,6 @@ def groups_of(
     if not tensors or not limits:
         return [tuple(tensors)] if tensors else []
     return pack(tensors, sizes_of(model, shards), min(limits))
-
-
-def pack(tensors: Sequence[str], sizes: Mapping[str, int], limit: float) -> list[tuple[str, ...]]:
-    """Groups of at most `limit` bytes, in order. A tensor of unknown size counts as the largest known one;
-    where none is known, each is a group."""
-    unknown = max(sizes.values(), default=math.inf)
-    groups: list[list[str]] = []
-    room = -math.inf
-    for tensor in tensors:
-        size = sizes.get(tensor, unknown)
-        if size > room:
-            groups.append([])
-            room = limit
-        groups[-1].append(tensor)
-        room -= size
-    return [tuple(group) for group in groups]
 
 
 def sizes_of(model: Model, shards: ShardSet) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
+from trtbuild.functions import from_file
 from trtbuild.names import nearest
 from trtbuild.targets.session import Tensors
 
@@ -50,28 +50,7 @@ def load(reference: str, folder: Path, labels: Path) -> Metric:
     Raises InputError when either cannot be loaded.
     """
     file, _, function = reference.rpartition(":")
-    return Metric(reference, _function(folder / file, function), _labels(labels))
-
-
-def _function(path: Path, name: str) -> Callable[[Tensors, Any], float]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such metric file")
-    spec = importlib.util.spec_from_file_location(f"trtbuild_metric_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look a module up there
-    try:
-        with redirect_stdout(sys.stderr):
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # it is the user's code; a script may end with sys.exit
-        raise InputError(
-            f"{path} raised {type(error).__name__} when loaded: {error}; -v shows its traceback"
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise InputError(f"{path} has no function {name!r}{nearest(name, vars(module))}")
-    return function  # type: ignore[no-any-return]
+    return Metric(reference, from_file(folder / file, function, "metric"), _labels(labels))
 
 
 def _labels(path: Path) -> dict[str, Any]:

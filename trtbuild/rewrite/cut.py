@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+SHAPE = "::shape"
+
 
 def with_outputs(model: ir.Model, outputs: Sequence[str], cut: bool = False) -> ir.Model:
     """A copy of `model` whose outputs are the tensors `outputs`, in that order; weights are shared.
@@ -24,4 +26,19 @@ def with_outputs(model: ir.Model, outputs: Sequence[str], cut: bool = False) -> 
     copy.graph.outputs.extend(values[name] for name in outputs if name in values)
     if cut:
         passes.RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def with_shapes(model: ir.Model, tensors: Sequence[str], cut: bool = False) -> ir.Model:
+    """A copy of `model` whose outputs are the shapes of `tensors`, each under the tensor's name and SHAPE:
+    what the tensors would take is known without holding them."""
+    copy = with_outputs(model, tensors, cut)
+    shapes = [
+        ir.node("Shape", [value], outputs=[ir.Value(name=f"{value.name}{SHAPE}")])
+        for value in copy.graph.outputs
+    ]
+    copy.graph.extend(shapes)
+    copy.graph.outputs[:] = [node.outputs[0] for node in shapes]
+    for node in shapes:
+        node.outputs[0].dtype = ir.DataType.INT64
     return copy

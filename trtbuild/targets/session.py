@@ -23,8 +23,12 @@ from trtbuild.targets.base import Runner
 Tensors = dict[str, NDArray[Any]]
 
 
-def open_session(model: ir.Model) -> Any:
-    """An `onnxruntime.InferenceSession` over `model`, on CPU.
+Loadable = ir.Model | bytes | str
+"""A model in memory, one that was serialized, or the path of a file."""
+
+
+def open_session(model: Loadable, threads: int | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` over `model`, on `threads` cores of the CPU, or on all of them.
 
     Raises BuildError when ONNX Runtime refuses the model.
     """
@@ -33,17 +37,22 @@ def open_session(model: ir.Model) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
     options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
     try:
-        with _loadable(model) as source:
+        with loadable(model) as source:
             return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base below Exception
         raise BuildError(f"ONNX Runtime refuses the model: {one_line(error)}") from error
 
 
 @contextmanager
-def _loadable(model: ir.Model) -> Iterator[bytes | str]:
+def loadable(model: Loadable) -> Iterator[bytes | str]:
     """The model as bytes, or above protobuf's limit as a temporary file with external data."""
+    if isinstance(model, bytes | str):
+        yield model
+        return
     if files.weight_bytes(model) <= files.PROTOBUF_LIMIT:
         yield files.serialize(model)
         return
@@ -54,12 +63,15 @@ def _loadable(model: ir.Model) -> Iterator[bytes | str]:
 
 
 @contextmanager
-def runner(model: ir.Model, name: str) -> Iterator[Runner]:
+def runner(model: Loadable, name: str, threads: int | None = None) -> Iterator[Runner]:
     """An active Polygraphy runner over `model`; `infer(feeds)` returns its outputs by name."""
     from polygraphy.backend.onnxrt import OnnxrtRunner
     from polygraphy.logger import G_LOGGER
 
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL), OnnxrtRunner(open_session(model), name=name) as active:
+    with (
+        G_LOGGER.verbosity(G_LOGGER.CRITICAL),
+        OnnxrtRunner(open_session(model, threads), name=name) as active,
+    ):
         yield active
 
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trtbuild.golden.groups import groups_of, pack, sizes_of
+from trtbuild.golden.groups import groups_of, sizes_of
+from trtbuild.groups import pack
 from trtbuild.recipe import InputSection
 
 SIZES = {"a": 4, "b": 4, "c": 3, "d": 9, "e": 1}

@@ -1,0 +1,101 @@
+"""The options that commands share, and how every command prints its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from trtbuild.errors import InputError
+
+SCHEMA_VERSION = 1
+F = TypeVar("F", bound=Callable[..., Any])
+
+TARGET = click.option(
+    "--target",
+    "target",
+    default="auto",
+    show_default=True,
+    metavar="auto|tensorrt|tensorrt-rtx|onnxruntime",
+    help="What to build for.",
+)
+MODE = click.option(
+    "--mode",
+    type=click.Choice(["implicit", "explicit"]),
+    help="For TensorRT 10, which can do both: ranges and layer precisions that the builder goes by, or "
+    "Q/DQ in the model. Implicit means target tensorrt.",
+)
+PIN = click.option(
+    "--pin",
+    "pins",
+    multiple=True,
+    metavar="RULE",
+    help="A name, glob:…, re:…, type:T, trt-type:T, pattern:P, first:N, last:N, weights-below:X; then =fp16, "
+    "say.",
+)
+CALIB = click.option(
+    "--calib",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Calibration shards (needed by a bare model).",
+)
+RANGES = click.option(
+    "--ranges",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A range table, a build's manifest or a TensorRT cache: no calibration run.",
+)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too."
+)
+
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr."
+)
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback behind an error.")
+
+
+def with_mode(overrides: tuple[str, ...], mode: str | None) -> tuple[str, ...]:
+    return (*overrides, f"tensorrt.mode={mode}") if mode else overrides
+
+
+def target_of(name: str, mode: str | None) -> str:
+    """The target that --target and --mode mean together: only `tensorrt` has an implicit mode.
+
+    Raises InputError for implicit mode on one of the others, which write precisions into the model.
+    """
+    if mode != "implicit" or name not in ("auto", "onnxruntime", "tensorrt-rtx"):
+        return name
+    if name == "auto":
+        return "tensorrt"
+    raise InputError(
+        f"--mode implicit: only target tensorrt has it, target {name} builds the explicit model; "
+        "drop --mode, or give --target tensorrt"
+    )
+
+
+def common(command: F) -> F:
+    """The options that every command on an engine has."""
+    for option in (
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe key."),
+        JSON,
+        VERBOSE,
+    ):
+        command = option(command)
+    return command
+
+
+def show(document: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], None]) -> None:
+    """The command's result. That nobody reads it changes nothing about its exit code."""
+    try:
+        if as_json:
+            click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=1, allow_nan=False))
+        else:
+            render(document)
+    except (BrokenPipeError, SystemExit):  # the second is rich's name for the first
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

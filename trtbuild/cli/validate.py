@@ -1,0 +1,50 @@
+"""`validate`: the golden check and the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from trtbuild.cli.options import common, show
+from trtbuild.errors import ExitCode
+
+
+@click.command()
+@click.argument("engine")
+@click.option("--build", "key", metavar="BUILD", help="Another build than the newest.")
+@click.option("--samples", type=click.Path(path_type=Path), metavar="DIR", help="Validation samples.")
+@click.option(
+    "--golden",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Golden outputs that --save-golden wrote: no golden run.",
+)
+@click.option(
+    "--save-golden",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the golden outputs, for a device that must not run a golden.",
+)
+@common
+@click.pass_context
+def validate(
+    context: click.Context,
+    engine: str,
+    key: str | None,
+    samples: Path | None,
+    golden: Path | None,
+    save_golden: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Golden diff of the newest build of ENGINE (or of a BUILD), and the gate. Exit code 1: it said no."""
+    from trtbuild import locate, pipeline, render
+
+    built = locate.find_build(engine, key)
+    opened = locate.engine_of(built, engine, overrides, samples)
+    verdict = pipeline.validate(opened, built, golden, save_golden)
+    show({"build": built.key, **verdict.to_dict()}, as_json, render.verdict)
+    if not verdict.passed:
+        context.exit(ExitCode.GATE)

@@ -1,0 +1,128 @@
+"""What a calibration has counted so far, in a file: after a crash it goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibrators.errors import CalibratorError
+from calibrators.histogram import Histogram
+from trtbuild.collect.spans import Span, joined
+from trtbuild.errors import InputError, one_line
+from trtbuild.progress import say
+
+SECONDS = 10.0
+"""Between two checkpoints, or twenty times what writing one takes."""
+SCHEMA_VERSION = 1
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, CalibratorError)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the counts are of. `model`, `shards`: their hashes; `passes`: what was run and how, as JSON."""
+
+    model: str
+    shards: str
+    passes: str
+
+
+class Checkpoint:
+    """The counts of one pass over the samples. Without a path nothing is kept.
+
+    histograms: by tensor, those of the batches in `done`.
+    """
+
+    def __init__(self, path: Path | None, origin: Origin, tensors: tuple[str, ...]) -> None:
+        """Take up what is at `path`; begin anew where there is nothing, or what came of other passes.
+
+        Raises InputError for a file that is no checkpoint, damaged, or of another model or other shards.
+        """
+        self._path, self._origin = path, origin
+        self._last, self._cost = time.monotonic(), 0.0
+        self.done: list[Span] = []
+        self.histograms = {tensor: Histogram() for tensor in tensors}
+        if path is not None and path.exists():
+            self._load(path)
+
+    def add(self, span: Span, counted: Mapping[str, Histogram] | None = None) -> None:
+        """A span is done: its counts are `counted`, or in `histograms` already. Written now and then."""
+        for tensor, histogram in (counted or {}).items():
+            self.histograms[tensor].merge(histogram)
+        self.done = joined([*self.done, span])
+        if self._path is not None and time.monotonic() - self._last >= max(SECONDS, 20 * self._cost):
+            self._save(self._path)
+
+    def _save(self, path: Path) -> None:
+        """Write all of it. That there is no room for it stops nothing: it is said, and not tried again."""
+        started = time.monotonic()
+        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("xb") as stream:
+                np.savez(stream, **self._arrays())
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(unfinished, path)
+        except OSError as error:
+            say(f"note: {path} cannot be written ({error.strerror or error}): killed, this would begin anew")
+            self._path = None
+        finally:
+            unfinished.unlink(missing_ok=True)
+        self._last = time.monotonic()
+        self._cost = self._last - started
+
+    def _arrays(self) -> dict[str, Any]:
+        document = {
+            "trtbuild.checkpoint": SCHEMA_VERSION,
+            "origin": asdict(self._origin),
+            "tensors": list(self.histograms),
+            "done": self.done,
+        }
+        arrays: dict[str, Any] = {"document": np.frombuffer(json.dumps(document).encode(), np.uint8)}
+        for index, histogram in enumerate(self.histograms.values()):
+            arrays |= {f"{index}.{name}": array for name, array in histogram.to_arrays().items()}
+        return arrays
+
+    def _load(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                document = json.loads(arrays["document"].tobytes())
+                if document["trtbuild.checkpoint"] != SCHEMA_VERSION:
+                    raise ValueError(f"version {document['trtbuild.checkpoint']!r}, not {SCHEMA_VERSION}")
+                origin = Origin(**document["origin"])
+                if not self._continues(path, origin):
+                    return
+                histograms = {
+                    tensor: Histogram.from_arrays(_part(arrays, index))
+                    for index, tensor in enumerate(document["tensors"])
+                }
+                done = [(int(start), int(stop)) for start, stop in document["done"]]
+        except DAMAGED as error:
+            raise InputError(
+                f"{path} is no whole checkpoint ({one_line(error)}); delete it, and calibration begins anew"
+            ) from error
+        self.done, self.histograms = joined(done), histograms
+
+    def _continues(self, path: Path, origin: Origin) -> bool:
+        if (origin.model, origin.shards) != (self._origin.model, self._origin.shards):
+            what = "model" if origin.model != self._origin.model else "set of shards"
+            raise InputError(
+                f"{path} is a checkpoint of another {what}; delete it, and calibration begins anew"
+            )
+        if origin != self._origin:
+            say(f"note: {path} is of other tensors, batches or versions; counting begins anew")
+        return origin == self._origin
+
+
+def _part(arrays: Any, index: int) -> dict[str, Any]:
+    prefix = f"{index}."
+    return {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
