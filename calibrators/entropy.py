@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrators.compiled import compiled
 from calibrators.histogram import Histogram
 
 _BINS = 2048
@@ -43,33 +44,10 @@ def _divergences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
         KL = sum over bins (p / N) log(p / N)  -  sum over levels (p / N) log(q / n / S)
 
-    All sums are differences of running sums: the rows below are the numbers kept, the columns levels.
+    All sums are differences of running sums.
     """
-    kept = np.arange(_LEVELS, counts.size + 1)
-    last = kept - 1
-    total = counts.sum()
-    running = _running(counts)
-    running_filled = _running(counts > 0)
-    running_p_log_p = _running(_x_log(counts, counts))
-
-    inside = running[kept]
-    outliers = total - inside
-    folded = counts[last] + outliers
-    p_log_p = running_p_log_p[last] + _x_log(folded, folded)
-
-    # Level k of m bins starts at the first j with 128 * j / m >= k.
-    starts = -(-kept[:, None] * np.arange(_LEVELS + 1) // _LEVELS)
-    q = np.diff(running[starts], axis=1)
-    spread = np.diff(running_filled[starts], axis=1)
-    spread[:, -1] += (counts[last] == 0) & (outliers > 0)
-    p = q.copy()
-    p[:, -1] += outliers
-    density = np.divide(q, spread, out=np.zeros_like(q), where=spread > 0)
-    p_log_q = _x_log(p, density).sum(axis=1)
-    # The sums above are of counts: the logarithms of N and S are taken out here, where sum(p) is N.
-    log_ratio = np.log(np.divide(inside, total, out=np.full_like(inside, np.inf), where=inside > 0))
-    divergences: NDArray[np.float64] = (p_log_p - p_log_q) / total + log_ratio
-    return divergences
+    p_log_p = counts * np.log(np.maximum(counts, 1.0))
+    return _from_running(counts, _running(counts), _running(counts > 0), _running(p_log_p))
 
 
 def _running(values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -77,7 +55,36 @@ def _running(values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.floa
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
-def _x_log(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return x * log(y), 0 where x is 0 (its limit), -Inf where only y is."""
-    with np.errstate(divide="ignore"):
-        return x * np.log(np.where(x > 0, y, 1.0))
+@compiled
+def _from_running(
+    counts: NDArray[np.float64],
+    running: NDArray[np.float64],
+    running_filled: NDArray[np.float64],
+    running_p_log_p: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    divergences = np.empty(counts.size + 1 - _LEVELS)
+    total = running[-1]
+    for kept in range(_LEVELS, counts.size + 1):
+        outliers = total - running[kept]
+        folded = counts[kept - 1] + outliers
+        p_log_p = running_p_log_p[kept - 1] + (folded * np.log(folded) if folded else 0.0)
+        p_log_q = 0.0
+        start = 0
+        for level in range(_LEVELS):
+            end = -(-kept * (level + 1) // _LEVELS)  # the first j with 128 * j / m >= level + 1
+            q = running[end] - running[start]
+            spread = running_filled[end] - running_filled[start]
+            p = q
+            if level == _LEVELS - 1:
+                p += outliers
+                spread += counts[kept - 1] == 0 and outliers > 0
+            if q > 0:
+                p_log_q += p * np.log(q / spread)
+            elif p > 0:
+                p_log_q = -np.inf
+            start = end
+        # The sums above are of counts: the logarithms of N and S are taken out here, where sum(p) is N.
+        inside = running[kept]
+        log_ratio = np.log(inside / total) if inside > 0 else np.inf
+        divergences[kept - _LEVELS] = (p_log_p - p_log_q) / total + log_ratio
+    return divergences

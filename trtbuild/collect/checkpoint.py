@@ -58,7 +58,14 @@ class Checkpoint:
         for tensor, histogram in (counted or {}).items():
             self.histograms[tensor].merge(histogram)
         self.done = joined([*self.done, span])
-        if self._path is not None and time.monotonic() - self._last >= max(SECONDS, 20 * self._cost):
+        self._save_after(max(SECONDS, 20 * self._cost))
+
+    def finish(self) -> None:
+        """All is done, and other passes follow: write what took a second or more."""
+        self._save_after(min(SECONDS, 1.0))
+
+    def _save_after(self, seconds: float) -> None:
+        if self._path is not None and time.monotonic() - self._last >= seconds:
             self._save(self._path)
 
     def _save(self, path: Path) -> None:

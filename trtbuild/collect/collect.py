@@ -82,6 +82,8 @@ def _counted(
         )
         for span in steps:
             yield sum(sizes[slice(*span)])
+        if forward is not plan[-1]:
+            checkpoint.finish()
         histograms.update(checkpoint.histograms)
 
 
