@@ -21,6 +21,7 @@ import numpy as np
 from calibrators import entropy, minmax
 from calibrators.histogram import Histogram
 from calibrators.shards import ShardSet
+from tests.unit.calibrators import literal_entropy
 from trtbuild.collect import checkpoint
 from trtbuild.collect.collect import ON_THIS_MACHINE, Options, collect
 from trtbuild.collect.forward import activations
@@ -126,7 +127,11 @@ def heavy_tail() -> dict[str, float]:
     x[123] = 60.0
     histogram = Histogram()
     histogram.update(x)
-    return {"minmax": minmax.amax(histogram), "entropy": entropy.amax(histogram)}
+    return {
+        "minmax": minmax.amax(histogram),
+        "entropy": entropy.amax(histogram),
+        "entropy, literal reference": literal_entropy.amax(x),
+    }
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ STOP = threading.Event()
 for torch at every inference, inside an `except:`), so `track` looks here too."""
 
 
-def track(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:
-    """Yield from `items` while showing how many of `total` are done; `size` says how many an item holds.
+def track(items: Iterable[T], what: str, total: int | None, size: Callable[[T], int]) -> Iterator[T]:
+    """Yield from `items` while showing how many of `total` (None: unknown) are done; `size`: how many an item
+    holds.
 
     Raises KeyboardInterrupt between two items once STOP is set.
     """
@@ -101,7 +102,7 @@ def _until_stop(items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def _bar(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:
+def _bar(items: Iterable[T], what: str, total: int | None, size: Callable[[T], int]) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -115,11 +116,11 @@ def _bar(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) ->
     say(f"{what}: {done}")
 
 
-def _lines(items: Iterable[T], what: str, total: int, size: Callable[[T], int]) -> Iterator[T]:
+def _lines(items: Iterable[T], what: str, total: int | None, size: Callable[[T], int]) -> Iterator[T]:
     last, done = time.monotonic(), 0
     for item in items:
         if time.monotonic() - last > SECONDS_BETWEEN_LINES:
-            say(f"{what}: {done} of {total}")
+            say(f"{what}: {done}" if total is None else f"{what}: {done} of {total}")
             last = time.monotonic()
         yield item
         done += size(item)
