@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from calibrators.errors import CalibratorError
-from calibrators.histogram import Histogram
-from calibrators.method import amax
+from calibrators.method import Method, amax
 from calibrators.shards import ShardSet
 from calibrators.table import Range, RangeTable, TableKey
 from trtbuild.collect.collect import collect
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
 from trtbuild.names import matcher, nearest
+from trtbuild.ranges import auto
 from trtbuild.recipe import CalibrationSection
 from trtbuild.rewrite.explicit import ranges_needed
 
@@ -33,14 +34,27 @@ def calibrate(
     """Run every sample through the float model, up to `batch` at a time, and take a range for each of
     `tensors`: where none are named, the activations that int8 nodes may read, whatever the pins.
 
-    Raises InputError for a model that brings its own Q/DQ, for a `[calibration.tensors]` pattern
-    that matches no tensor, and for activations with NaN or Inf.
+    Where the method of a tensor is "auto", the range is of the method that harms the model's outputs least,
+    and `Range.method` says which.
+
+    Raises InputError for a model that brings its own Q/DQ, for a pattern of `[calibration.tensors]` and a
+    type of `[calibration.types]` that match no tensor, and for activations with NaN or Inf.
     """
     require_float(model)
     tensors = ranges_needed(model) if tensors is None else tensors
-    _check_patterns(section, tensors)
+    methods = _methods(model, section, tensors)
     histograms = collect(model, shards, tensors, batch)
-    ranges = {tensor: _range(tensor, histograms[tensor], section) for tensor in tensors}
+    fixed, proposed = {}, {}
+    for tensor, method in methods.items():
+        try:
+            if method == "auto":
+                proposed[tensor] = auto.candidates(histograms.pop(tensor))
+            else:
+                fixed[tensor] = Range(amax(histograms.pop(tensor), method), str(method))
+        except CalibratorError as error:
+            raise InputError(f"tensor {tensor!r}: {error}") from error
+    chosen = auto.choose_ranges(model, shards, proposed, fixed) if proposed else {}
+    ranges = {tensor: chosen.get(tensor) or fixed[tensor] for tensor in tensors}
     return RangeTable(ranges, table_key(model, shards, section), shards.samples)
 
 
@@ -53,17 +67,21 @@ def require_float(model: Model) -> None:
         )
 
 
-def _range(tensor: str, histogram: Histogram, section: CalibrationSection) -> Range:
-    method = section.method_of(tensor)
-    try:
-        return Range(amax(histogram, method), str(method))
-    except CalibratorError as error:
-        raise InputError(f"tensor {tensor!r}: {error}") from error
-
-
-def _check_patterns(section: CalibrationSection, tensors: Sequence[str]) -> None:
+def _methods(
+    model: Model, section: CalibrationSection, tensors: Sequence[str]
+) -> Mapping[str, Method | Literal["auto"]]:
+    """The method of each tensor. Raises InputError for a pattern or a type that matches none of them."""
+    makers = {str(value.name): node.op_type for node in model.graph for value in node.outputs}
+    types = {makers[tensor] for tensor in tensors if tensor in makers}
     for pattern in section.tensors:
         if not any(map(matcher(pattern), tensors)):
             raise InputError(
                 f"[calibration.tensors] {pattern!r} matches no calibrated tensor{nearest(pattern, tensors)}"
             )
+    for op_type in section.types:
+        if op_type not in types:
+            raise InputError(
+                f"[calibration.types] {op_type!r} makes no calibrated tensor{nearest(op_type, types)}; "
+                f"those that do are {', '.join(sorted(types)) or 'none'}"
+            )
+    return {tensor: section.method_of(tensor, makers.get(tensor)) for tensor in tensors}

@@ -13,6 +13,8 @@ from trtbuild.recipe import Recipe
 ENGINES = Path("engines")
 RECIPE = "recipe.toml"
 BUILDS = "builds"
+_BARE = {"calibration": {"method": "auto"}}
+"""The recipe of a model without one: nobody has looked for the method that suits it."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,13 @@ def open_engine(
 ) -> Engine:
     """Open a folder with a recipe.toml, its name under engines/, or a bare MODEL.onnx.
 
+    A bare model's ranges are chosen by what they do to its outputs, unless an override names a method.
     `calib` and `samples` go before what the recipe says; `ranges` is a table to use instead of calibrating.
     Raises InputError when there is no such engine or its recipe is wrong.
     """
     path = Path(reference)
     if path.suffix == ".onnx":
-        parsed = recipe.parse({}, "--set", overrides, pins)
+        parsed = recipe.parse(_BARE, "--set", overrides, pins)
         return Engine(path.stem, parsed, path, calib, samples, path.parent, None, ranges)
     folder = engine_folder(reference)
     if folder is None:

@@ -67,6 +67,25 @@ def pins(document: Document) -> None:
     _line(console, f"pinned {document['budgeted']} of {document['lowerable']} nodes {share}{more}")
 
 
+def comparison(document: Document) -> None:
+    found = document["comparison"]
+    differing = len(found["tensors"]) - found["equal"]
+    table = _table(
+        f"{differing} of {len(found['tensors'])} ranges differ", "tensor", "amax", "other", "ratio", numbers=3
+    )
+    for name, pair in list(found["tensors"].items())[:differing]:  # those that differ come first
+        ratio = "-" if pair["ratio"] is None else f"{pair['ratio']:.4g}"
+        _row(table, name, f"{pair['amax']:.6g}", f"{pair['other']:.6g}", ratio)
+    console = _console()
+    if differing:
+        console.print(table)
+    else:
+        _line(console, f"all {found['equal']} ranges that both have are equal")
+    for line in (*_some("only here", found["only_here"]), *_some("only there", found["only_there"])):
+        _line(console, line)
+    _line(console, f"{document['path']}\n{document['cache']}")
+
+
 def ranges(document: Document) -> None:
     table = _table(f"ranges from {document['samples']} samples", "tensor", "method", "amax", numbers=1)
     for name, entry in document["ranges"].items():

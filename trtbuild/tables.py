@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from calibrators.compare import Comparison, compare
 from calibrators.errors import TableError
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, TableKey
@@ -32,6 +33,17 @@ class Ranges:
     table: RangeTable | None
     calibration: Calibration | None
     path: Path | None
+
+
+@dataclass(frozen=True)
+class RangesFile:
+    """A file of ranges. label: how messages call it. header: of a TensorRT cache. model: the SHA-256 of the
+    model that they are of, where the file says so."""
+
+    label: str
+    table: RangeTable
+    header: str | None
+    model: str | None
 
 
 def ranges_of(engine: Engine, model: Model, target: Target) -> Ranges:
@@ -119,44 +131,62 @@ def _own_key(
 
 
 def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTable:
-    """A table (JSON), the manifest of a build, or a TensorRT calibration cache that the user gives."""
-    made_for = None
+    """The ranges that the user gives in place of a calibration."""
+    file = read(path, "--ranges")
+    if file.header is not None:
+        target.check_cache(file.header, engine.recipe)
+    wanted = target.ranges(model)
+    other = file.model not in (None, model.sha256)
+    if other or (wanted and not set(wanted) & set(file.table.ranges)):
+        raise InputError(f"{file.label} was calibrated for another model than {model.path}; calibrate again")
+    return file.table
+
+
+def read(path: Path, option: str) -> RangesFile:
+    """Read a table (JSON), the manifest of a build, or a TensorRT calibration cache of any version.
+
+    option: where the user gave it, for messages. Raises InputError for a file that is none of these, and for
+    one without a range.
+    """
+    label = f"{option} {path}"
+    header = made_for = None
     try:
-        text = _text(path)
+        text = _text(path, label)
         if text.startswith("TRT-"):
             header, table = RangeTable.from_tensorrt_cache(text)
-            target.check_cache(header, engine.recipe)
         else:
-            table, made_for = _parsed(path, text)
+            table, made_for = _parsed(text, label)
     except TableError as error:
-        raise InputError(f"--ranges {path}: {error}") from error
+        raise InputError(f"{label}: {error}") from error
     if not table.ranges:
-        raise InputError(f"--ranges {path} holds no ranges; calibrate again")
-    wanted = target.ranges(model)
-    other = made_for not in (None, model.sha256)
-    if other or (wanted and not set(wanted) & set(table.ranges)):
-        raise InputError(
-            f"--ranges {path} was calibrated for another model than {model.path}; calibrate again"
-        )
-    return table
+        raise InputError(f"{label} holds no ranges; calibrate again")
+    return RangesFile(label, table, header, made_for)
 
 
-def _text(path: Path) -> str:
+def compared(table: RangeTable, file: RangesFile) -> Comparison:
+    """Where `table` differs from the one in a file. Raises InputError when they have no tensor in common."""
+    try:
+        return compare(table, file.table)
+    except TableError as error:
+        raise InputError(f"{file.label}: {error}") from error
+
+
+def _text(path: Path, label: str) -> str:
     """All of the file, which may be a pipe."""
     try:
         with path.open("rb") as stream:
             data = stream.read(LARGEST + 1)
     except OSError as error:
-        raise InputError(f"--ranges {path}: {error.strerror or error}; expected {FILES}") from error
+        raise InputError(f"{label}: {error.strerror or error}; expected {FILES}") from error
     if len(data) > LARGEST:
-        raise InputError(f"--ranges {path} is larger than {LARGEST >> 20} MiB; expected {FILES}")
+        raise InputError(f"{label} is larger than {LARGEST >> 20} MiB; expected {FILES}")
     try:
         return data.decode("utf-8")
     except ValueError as error:
-        raise InputError(f"--ranges {path} is no text; expected {FILES}") from error
+        raise InputError(f"{label} is no text; expected {FILES}") from error
 
 
-def _parsed(path: Path, text: str) -> tuple[RangeTable, str | None]:
+def _parsed(text: str, label: str) -> tuple[RangeTable, str | None]:
     """A table, or the one inside a manifest, so that a device gets the ranges that another build found; and
     the SHA-256 of the model that it is of, where it says so."""
     try:
@@ -167,7 +197,7 @@ def _parsed(path: Path, text: str) -> tuple[RangeTable, str | None]:
         table = RangeTable.from_dict(document)
         return table, table.key.model if table.key else None
     if document.get("ranges") is None:
-        raise InputError(f"--ranges {path} is the manifest of a build without ranges: nothing in it is int8")
+        raise InputError(f"{label} is the manifest of a build without ranges: nothing in it is int8")
     built_from = document.get("model")
     made_for = built_from.get("sha256") if isinstance(built_from, dict) else None
     return RangeTable.from_dict(document["ranges"]), made_for

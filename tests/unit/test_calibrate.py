@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from calibrators.shards import ShardSet
-from trtbuild import calibrate as calibration
 from trtbuild.calibrate import calibrate, table_key
 from trtbuild.errors import InputError
 from trtbuild.recipe import CalibrationSection
@@ -145,6 +144,62 @@ def test_a_pattern_that_matches_nothing(open_toy, shards):
             calibrate(model, given, CalibrationSection(tensors=tensors), 8)
 
 
+def methods(table):
+    return {name: entry.method for name, entry in table.ranges.items()}
+
+
+def test_the_method_of_each_type(open_toy, shards):
+    """x has no maker, r is made by a Relu."""
+    model = open_toy(chain(), W)
+    given = shards(model, {"x": np.concatenate([X, 100 * X[:1]])})
+    by_type = {"Relu": "percentile:70"}
+    chosen = CalibrationSection(method="mse", types=by_type)
+    assert methods(calibrate(model, given, chosen, 8)) == {"x": "mse", "r": "percentile:70.0"}
+    named = CalibrationSection(method="mse", types=by_type, tensors={"r": "entropy"})
+    assert methods(calibrate(model, given, named, 8)) == {"x": "mse", "r": "entropy"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("Rleu", r"'Rleu' makes no calibrated tensor; nearest: Relu; those that do are Relu"),
+        ("MatMul", r"'MatMul' makes no calibrated tensor.*; those that do are Relu"),
+    ],
+)
+def test_a_type_that_makes_no_calibrated_tensor(open_toy, shards, wrong, words):
+    model = open_toy(chain(), W)
+    section = CalibrationSection(types={"Relu": "mse", wrong: "mse"})
+    with pytest.raises(InputError, match=rf"\[calibration\.types\] {words}"):
+        calibrate(model, shards(model, {"x": X}), section, 8)
+
+
+def test_auto_says_what_it_chose(open_toy, shards, capsys):
+    """The first channel of x is large and read by nobody; r has a range by order."""
+    w1 = np.concatenate([np.zeros((1, 64)), RNG.standard_normal((63, 64))]).astype(np.float32)
+    model = open_toy(
+        "toy (float[n,64] x) => (float[n,4] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }",
+        {"w1": w1, "w2": RNG.standard_normal((64, 4)).astype(np.float32)},
+    )
+    x = RNG.standard_normal((200, 64)).astype(np.float32)
+    x[3, 0] = 500
+    given = shards(model, {"x": x})
+    section = CalibrationSection(method="auto", tensors={"r": "minmax"})
+    table = calibrate(model, given, section, 8)
+    assert methods(table)["r"] == "minmax"
+    assert methods(table)["x"] in ("percentile:99.99", "entropy", "mse")
+    assert table.ranges["x"].amax < 10
+    assert "auto: 1 of 1 tensors clip" in capsys.readouterr().err
+    assert table.key.method == '[["", "auto"], ["r", "minmax"]]'
+    by_type = CalibrationSection(types={"Relu": "auto"})
+    assert methods(calibrate(model, given, by_type, 8))["x"] == "minmax"
+
+
+def test_nan_names_the_tensor_for_auto_too(open_toy, shards):
+    model = open_toy("toy (float[n,4] x) => (float[n,4] y) { r = Log(x) y = MatMul(r, w1) }", {"w1": W["w1"]})
+    with pytest.raises(InputError, match=r"tensor 'r': .* NaN or Inf"):
+        calibrate(model, shards(model, {"x": X}), section("auto"), 8)
+
+
 def test_pins_do_not_change_the_table(open_toy):
     """One table serves every set of pins: what is needed is read off the graph alone."""
     assert ranges_needed(open_toy(chain(), W)) == ("x", "r")
@@ -225,24 +280,6 @@ def test_an_axis_that_is_as_long_as_the_batch_by_chance_is_not_cut(open_toy, sha
     text = "toy (float[4,4,4] x) => (float[4,4,4] y) { t = Transpose<perm = [1,0,2]>(x) y = MatMul(t, w1) }"
     model = open_toy(text, W)
     assert ranges(calibrate(model, shards(model, {"x": x}), section(), 8))["t"] == np.abs(x).max()
-
-
-def test_fewer_samples_at_a_time_where_many_tensors_are_held(open_toy, shards, monkeypatch):
-    model, sizes, honest = open_toy(chain(), W), [], calibration.infer
-
-    def spy(active, feeds, samples):
-        sizes.append(len(feeds["x"]))
-        return honest(active, feeds, samples)
-
-    given = shards(model, {"x": X})
-    expected = calibrate(model, given, section(), 5)
-    monkeypatch.setattr(calibration, "infer", spy)
-    bytes_each = X[0].nbytes  # of r, the one tensor that the model computes
-    for memory, seen in ((5, [1, 5]), (2.5, [1, 2, 2, 1]), (0.5, [1, 1, 1, 1, 1, 1])):
-        monkeypatch.setattr(calibration, "MEMORY", int(memory * bytes_each))
-        assert ranges(calibrate(model, given, section(), 8)) == pytest.approx(ranges(expected), rel=1e-6)
-        assert sizes == seen
-        sizes.clear()
 
 
 def test_a_cloud_of_points_is_one_sample(open_toy, shards, tmp_path):

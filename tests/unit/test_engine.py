@@ -89,6 +89,13 @@ def test_a_bare_model(engine):
         open_engine("net.onnx").require_shards()
 
 
+def test_a_bare_model_chooses_its_ranges_by_what_they_do(engine):
+    assert open_engine("net.onnx").recipe.calibration.method == "auto"
+    chosen = open_engine("net.onnx", ("calibration.method=mse", "calibration.tensors.x=entropy"))
+    assert (chosen.recipe.calibration.method, chosen.recipe.calibration.tensors) == ("mse", {"x": "entropy"})
+    assert open_engine("net").recipe.calibration.method == "minmax", "a recipe says what it wants"
+
+
 @pytest.mark.parametrize("reference", ["nett", "engines/nett", "", "engines", "engines/net/recipe.toml"])
 def test_no_such_engine(engine, reference):
     with pytest.raises(InputError, match=r"neither a folder with a recipe\.toml, nor a name under engines/"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -257,10 +258,60 @@ def test_what_other_modules_refuse_is_still_an_error_of_the_recipe(text: str, ex
         ('[calibration.tensors]\n"glob:t*" = "mse"\n"t1" = "entropy"', Method("entropy")),
         ('[calibration.tensors]\n"t1" = "entropy"\n"glob:t*" = "mse"', Method("mse")),
         ('[calibration.tensors]\n"t" = "entropy"\n"re:t" = "mse"', Method("minmax")),
+        ('method = "auto"', "auto"),
+        ('[calibration.tensors]\n"glob:*" = "entropy"\n"t1" = "auto"', "auto"),
+        ('[calibration.types]\nConv = "entropy"', Method("minmax")),
     ],
 )
-def test_the_last_matching_method_wins(calibration: str, method: Method) -> None:
+def test_the_last_matching_method_wins(calibration: str, method: Method | str) -> None:
     assert parse(f"[calibration]\n{calibration}").calibration.method_of("t1") == method
+
+
+@pytest.mark.parametrize(
+    ("tensor", "op_type", "method"),
+    [
+        ("t1", "Conv", Method("entropy")),
+        ("t1", "Relu", "auto"),
+        ("t1", "Add", Method("minmax")),
+        ("t1", None, Method("minmax")),
+        ("x1", "Conv", Method("mse")),
+        ("x1", "Relu", Method("mse")),
+        ("x1", None, Method("mse")),
+    ],
+)
+def test_a_pattern_goes_before_a_type_and_a_type_before_the_rest(
+    tensor: str, op_type: str | None, method: Method | str
+) -> None:
+    section = parse(
+        '[calibration.tensors]\n"glob:x*" = "mse"\n[calibration.types]\nConv = "entropy"\nRelu = "auto"'
+    ).calibration
+    assert section.method_of(tensor, op_type) == method
+
+
+def test_a_table_is_looked_up_by_all_methods() -> None:
+    """Tables that users have stored stay valid: without types, the text is what it always was."""
+    plain = '[calibration]\nmethod = "percentile"\n[calibration.tensors]\n"glob:x*" = "mse"\n'
+    described = parse(plain).calibration.describe()
+    assert described == '[["", "percentile:99.99"], ["glob:x*", "mse"]]'
+    texts = [
+        '[calibration.types]\nConv = "entropy"',
+        '[calibration.types]\nConv = "mse"',
+        '[calibration.types]\nRelu = "mse"',
+        '[calibration.types]\nRelu = "mse"\nConv = "mse"',
+        '[calibration.tensors]\nConv = "mse"',
+        '[calibration]\nmethod = "auto"',
+    ]
+    keys = {parse(text).calibration.describe() for text in texts}
+    assert len(keys) == len(texts)
+    order = '[calibration.types]\nConv = "mse"\nRelu = "mse"'
+    assert parse(order).calibration.describe() in keys, "which type comes first does not matter"
+
+
+def test_an_unknown_method_is_told_of_auto_too() -> None:
+    for text in ('method = "outo"', '[calibration.types]\nConv = "outo"'):
+        assert re.search(
+            r"'outo' is not known; expected minmax, .*; or auto", error_of(f"[calibration]\n{text}")
+        )
 
 
 @pytest.mark.parametrize(

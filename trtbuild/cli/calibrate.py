@@ -22,6 +22,12 @@ from trtbuild.cli.options import CALIB, MODE, OUTPUT, TARGET, common, show, targ
     metavar="VERSION",
     help="TensorRT version of the cache.",
 )
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="TABLE",
+    help="Show where the ranges differ from those of a range table, a build's manifest or a TensorRT cache.",
+)
 @common
 def calibrate(
     engine: str,
@@ -30,17 +36,21 @@ def calibrate(
     calib: Path | None,
     output: Path | None,
     cache_for: str,
+    compare: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Shards -> ranges of what TARGET needs, and the same as a TensorRT cache (FILE and FILE.cache)."""
-    from trtbuild import pipeline, render
+    from trtbuild import pipeline, render, tables
     from trtbuild.engine import open_engine
     from trtbuild.targets.choose import by_name
 
     opened = open_engine(engine, with_mode(overrides, mode), calib=calib)
     chosen = by_name(target_of(target, mode), opened.recipe.tensorrt.mode)
+    other = tables.read(compare, "--compare") if compare is not None else None
     table, path, cache = pipeline.calibrate_to(opened, chosen, output, cache_for)
     document = {"engine": opened.name, "path": str(path), "cache": str(cache), **table.to_dict()}
-    show(document, as_json, render.ranges)
+    if other is not None:
+        document["comparison"] = tables.compared(table, other).to_dict()
+    show(document, as_json, render.ranges if other is None else render.comparison)

@@ -65,7 +65,7 @@ class TensorRTImplicit:
     def algorithm(self, recipe: Recipe) -> Algorithm | None:
         chosen, section = recipe.tensorrt.calibrator, recipe.calibration
         if chosen == "auto":
-            return None if section.tensors else _OWN.get(section.method)
+            return None if section.tensors or section.types else _OWN.get(section.method)
         return _OWN.get(chosen)
 
     def check_cache(self, header: str, recipe: Recipe) -> None:
