@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def counted(
 ) -> str:
     """A digest of the histograms of all calibrated tensors."""
     given = ShardSet.open(shards, model.inputs)
-    histograms = collect(model, given, ranges_needed(model), batch, options, kept)
+    histograms = collect(model, given, ranges_needed(model), batch, replace(options, checkpoints=kept))
     return digest(histograms)
 
 

@@ -9,7 +9,7 @@ from calibrators.errors import CalibratorError
 from calibrators.method import Method, amax
 from calibrators.shards import ShardSet
 from calibrators.table import Range, RangeTable, TableKey
-from trtbuild.collect.collect import collect
+from trtbuild.collect.collect import ON_THIS_MACHINE, Options, collect
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
 from trtbuild.names import matcher, nearest
@@ -30,6 +30,7 @@ def calibrate(
     section: CalibrationSection,
     batch: int,
     tensors: Sequence[str] | None = None,
+    how: Options = ON_THIS_MACHINE,
 ) -> RangeTable:
     """Run every sample through the float model, up to `batch` at a time, and take a range for each of
     `tensors`: where none are named, the activations that int8 nodes may read, whatever the pins.
@@ -43,7 +44,7 @@ def calibrate(
     require_float(model)
     tensors = ranges_needed(model) if tensors is None else tensors
     methods = _methods(model, section, tensors)
-    histograms = collect(model, shards, tensors, batch)
+    histograms = collect(model, shards, tensors, batch, how)
     fixed, proposed = {}, {}
     for tensor, method in methods.items():
         try:

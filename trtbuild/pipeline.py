@@ -10,6 +10,7 @@ from typing import Any
 from calibrators.table import RangeTable, cache_header
 from trtbuild import calibrate as calibration
 from trtbuild import tables
+from trtbuild.collect.collect import ON_THIS_MACHINE, Options
 from trtbuild.engine import Engine
 from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.golden import check as golden
@@ -44,7 +45,9 @@ def pins(engine: Engine, target: Target) -> tuple[Model, PrecisionMap]:
     return model, rules.resolve(model, recipe.precision, recipe.pin, target.implicit, layer_types)
 
 
-def calibrate(engine: Engine, target: Target) -> tuple[RangeTable, Path | None]:
+def calibrate(
+    engine: Engine, target: Target, how: Options = ON_THIS_MACHINE
+) -> tuple[RangeTable, Path | None]:
     """Our range table of the engine's model and shards, over the tensors that `target` needs: from the store
     when it is there, else calibrated.
 
@@ -54,13 +57,12 @@ def calibrate(engine: Engine, target: Target) -> tuple[RangeTable, Path | None]:
     calibration.require_float(model)
     if target.algorithm(engine.recipe) is not None:
         say(f"note: a build for {target.name} has TensorRT find the ranges; --ranges makes it take these")
-    return tables.calibrated(
-        engine, model, tables.open_shards(engine.require_shards(), engine, model), target.ranges(model)
-    )
+    shards = tables.open_shards(engine.require_shards(), engine, model)
+    return tables.calibrated(engine, model, shards, target.ranges(model), how)
 
 
 def calibrate_to(
-    engine: Engine, target: Target, output: Path | None, version: str
+    engine: Engine, target: Target, output: Path | None, version: str, how: Options = ON_THIS_MACHINE
 ) -> tuple[RangeTable, Path, Path]:
     """Calibrate and write the table, and the TensorRT calibration cache for `version` beside it.
 
@@ -68,9 +70,11 @@ def calibrate_to(
     """
     header = cache_header(version)
     check_destination(engine, output)
-    table, path = calibrate(engine, target)
+    how = tables.beside(how, output)
+    table, path = calibrate(engine, target, how)
     if output is not None:
         table.save(output)
+        tables.forget(how)
     written = output or path
     assert written is not None
     cache = written.with_name(f"{written.name}.cache")
@@ -84,7 +88,12 @@ def calibrate_to(
     return table, written, cache
 
 
-def build(engine: Engine, target_name: str = "auto", output: Path | None = None) -> Build:
+def build(
+    engine: Engine,
+    target_name: str = "auto",
+    output: Path | None = None,
+    how: Options = ON_THIS_MACHINE,
+) -> Build:
     """Calibrate if needed, build, audit, and store; with `output` also write it there, the manifest beside.
 
     Raises LostPinError when a pin did not hold, BuildError when nothing was lowered: nothing is stored then.
@@ -96,7 +105,8 @@ def build(engine: Engine, target_name: str = "auto", output: Path | None = None)
     model, precisions = pins(engine, target)
     rules.check_lowers(precisions)
     rules.check_budget(precisions, engine.recipe.precision.budget)
-    request, table_path = _request(engine, model, precisions, target)
+    how = tables.beside(how, output)
+    request, table_path = _request(engine, model, precisions, target, how)
     key = manifest.key_of(request, target)
 
     def write(folder: Path) -> store.Manifest:
@@ -106,6 +116,7 @@ def build(engine: Engine, target_name: str = "auto", output: Path | None = None)
         assert output is not None
         with tempfile.TemporaryDirectory(prefix=store.UNFINISHED, dir=output.parent) as folder:
             export(store.publish(Path(folder), key, write), output)
+        tables.forget(how)
         return store.read_output(output)
     built = _built_before(engine, engine.builds, key) or store.publish(engine.builds, key, write)
     if output is not None:
@@ -180,13 +191,17 @@ def inspect(build: Build) -> dict[str, Any]:
 
 
 def _request(
-    engine: Engine, model: Model, precisions: PrecisionMap, target: Target
+    engine: Engine,
+    model: Model,
+    precisions: PrecisionMap,
+    target: Target,
+    how: Options,
 ) -> tuple[Request, Path | None]:
     """What to build, and where the ranges are stored that TensorRT may find meanwhile."""
     lowered = {precisions.default} if target.implicit else precisions.used
     ranges = Ranges(None, None, None)
     if "int8" in lowered and not model.quantized:
-        ranges = ranges_of(engine, model, target)
+        ranges = ranges_of(engine, model, target, how)
     shards = None
     if engine.shards is not None and (engine.builds is None or engine.shards.is_dir()):
         shards = tables.open_shards(engine.require_shards(), engine, model)

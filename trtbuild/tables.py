@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calibrators.compare import Comparison, compare
 from calibrators.errors import TableError
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, TableKey
 from trtbuild import calibrate as calibration
+from trtbuild import ranges_file
+from trtbuild.collect.collect import ON_THIS_MACHINE, Options
 from trtbuild.engine import Engine
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
@@ -21,8 +23,6 @@ from trtbuild.recipe import InputSection
 from trtbuild.targets.base import Algorithm, Calibration, Target
 
 CALIBRATION_BATCH = 8
-FILES = "a range table (JSON), a build's manifest or a TensorRT calibration cache"
-LARGEST = 1 << 28  # bytes of such a file
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,7 @@ class Ranges:
     path: Path | None
 
 
-@dataclass(frozen=True)
-class RangesFile:
-    """A file of ranges. label: how messages call it. header: of a TensorRT cache. model: the SHA-256 of the
-    model that they are of, where the file says so."""
-
-    label: str
-    table: RangeTable
-    header: str | None
-    model: str | None
-
-
-def ranges_of(engine: Engine, model: Model, target: Target) -> Ranges:
+def ranges_of(engine: Engine, model: Model, target: Target, how: Options = ON_THIS_MACHINE) -> Ranges:
     """The ranges for a build on `target`.
 
     Raises InputError for a model that brings its own Q/DQ, shards that it cannot take, and a file of
@@ -58,7 +47,7 @@ def ranges_of(engine: Engine, model: Model, target: Target) -> Ranges:
     shards = open_shards(engine.require_shards(), engine, model)
     algorithm = target.algorithm(engine.recipe)
     if algorithm is None:
-        table, path = calibrated(engine, model, shards, target.ranges(model))
+        table, path = calibrated(engine, model, shards, target.ranges(model), how)
         return Ranges(table, None, path)
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     key = _own_key(model, shards, algorithm, target, engine, profiles)
@@ -67,7 +56,7 @@ def ranges_of(engine: Engine, model: Model, target: Target) -> Ranges:
 
 
 def calibrated(
-    engine: Engine, model: Model, shards: ShardSet, tensors: Sequence[str]
+    engine: Engine, model: Model, shards: ShardSet, tensors: Sequence[str], how: Options
 ) -> tuple[RangeTable, Path | None]:
     """Our own table over `tensors`, from the store when it is there, and where it is stored.
 
@@ -81,10 +70,27 @@ def calibrated(
     if stored is not None:
         ranges = {tensor: stored.ranges[tensor] for tensor in tensors}  # it may hold more, for another target
         return RangeTable(ranges, stored.key, stored.samples), path
+    if path is not None:
+        counts = TableKey(key.model, key.shards, "counts").digest()  # the same for every method
+        how = replace(how, checkpoints=path.with_name(f"{counts}.partial"))
     opt = next((shapes.opt for shapes in engine.recipe.inputs.values()), ())
-    table = calibration.calibrate(model, shards, section, opt[0] if opt else CALIBRATION_BATCH, tensors)
-    keep(table, path)
+    batch = opt[0] if opt else CALIBRATION_BATCH
+    table = calibration.calibrate(model, shards, section, batch, tensors, how)
+    if path is not None:
+        keep(table, path)
+        forget(how)
     return table, path
+
+
+def beside(how: Options, output: Path | None) -> Options:
+    """`how`, with the counts kept beside the file that is to be written, as a bare model has no store."""
+    return how if output is None else replace(how, checkpoints=output.with_name(f".{output.name}.partial"))
+
+
+def forget(how: Options) -> None:
+    """Delete the counts: the ranges are where they belong."""
+    if how.checkpoints is not None:
+        shutil.rmtree(how.checkpoints, ignore_errors=True)
 
 
 def open_shards(folder: Path, engine: Engine, model: Model) -> ShardSet:
@@ -132,7 +138,7 @@ def _own_key(
 
 def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTable:
     """The ranges that the user gives in place of a calibration."""
-    file = read(path, "--ranges")
+    file = ranges_file.read(path, "--ranges")
     if file.header is not None:
         target.check_cache(file.header, engine.recipe)
     wanted = target.ranges(model)
@@ -140,64 +146,3 @@ def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTab
     if other or (wanted and not set(wanted) & set(file.table.ranges)):
         raise InputError(f"{file.label} was calibrated for another model than {model.path}; calibrate again")
     return file.table
-
-
-def read(path: Path, option: str) -> RangesFile:
-    """Read a table (JSON), the manifest of a build, or a TensorRT calibration cache of any version.
-
-    option: where the user gave it, for messages. Raises InputError for a file that is none of these, and for
-    one without a range.
-    """
-    label = f"{option} {path}"
-    header = made_for = None
-    try:
-        text = _text(path, label)
-        if text.startswith("TRT-"):
-            header, table = RangeTable.from_tensorrt_cache(text)
-        else:
-            table, made_for = _parsed(text, label)
-    except TableError as error:
-        raise InputError(f"{label}: {error}") from error
-    if not table.ranges:
-        raise InputError(f"{label} holds no ranges; calibrate again")
-    return RangesFile(label, table, header, made_for)
-
-
-def compared(table: RangeTable, file: RangesFile) -> Comparison:
-    """Where `table` differs from the one in a file. Raises InputError when they have no tensor in common."""
-    try:
-        return compare(table, file.table)
-    except TableError as error:
-        raise InputError(f"{file.label}: {error}") from error
-
-
-def _text(path: Path, label: str) -> str:
-    """All of the file, which may be a pipe."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(LARGEST + 1)
-    except OSError as error:
-        raise InputError(f"{label}: {error.strerror or error}; expected {FILES}") from error
-    if len(data) > LARGEST:
-        raise InputError(f"{label} is larger than {LARGEST >> 20} MiB; expected {FILES}")
-    try:
-        return data.decode("utf-8")
-    except ValueError as error:
-        raise InputError(f"{label} is no text; expected {FILES}") from error
-
-
-def _parsed(text: str, label: str) -> tuple[RangeTable, str | None]:
-    """A table, or the one inside a manifest, so that a device gets the ranges that another build found; and
-    the SHA-256 of the model that it is of, where it says so."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"no whole JSON text: {error}; calibrate again") from error
-    if not isinstance(document, dict) or "artifact" not in document:
-        table = RangeTable.from_dict(document)
-        return table, table.key.model if table.key else None
-    if document.get("ranges") is None:
-        raise InputError(f"{label} is the manifest of a build without ranges: nothing in it is int8")
-    built_from = document.get("model")
-    made_for = built_from.get("sha256") if isinstance(built_from, dict) else None
-    return RangeTable.from_dict(document["ranges"]), made_for

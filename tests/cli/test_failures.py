@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from trtbuild import calibrate, entry, pipeline, tables
+from trtbuild import entry, pipeline, tables
+from trtbuild.collect import forward
 from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.golden import check
 from trtbuild.targets.simulation import Simulation
@@ -205,7 +206,7 @@ def control_c():
 @pytest.mark.parametrize("then", ["goes on", "fails"])
 def test_an_interrupt_that_a_library_swallows(run, toy, tree, monkeypatch, then):
     """As Polygraphy does now and then: its bare `except:` takes our KeyboardInterrupt for a missing torch."""
-    honest, done = calibrate.infer, []
+    honest, done = forward.infer, []
 
     def swallow(active, feeds, samples):
         done.append(samples)
@@ -217,7 +218,7 @@ def test_an_interrupt_that_a_library_swallows(run, toy, tree, monkeypatch, then)
 
     before = tree()
     with monkeypatch.context() as fault:
-        fault.setattr(calibrate, "infer", swallow)
+        fault.setattr(forward, "infer", swallow)
         fault.setattr(tables, "CALIBRATION_BATCH", 1)
         result = run("build", "toy")
     assert result.code == 130

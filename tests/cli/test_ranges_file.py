@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trtbuild import tables
+from trtbuild import ranges_file
 
 Run = Callable[..., Any]
 Tree = Callable[[], dict[str, str]]
@@ -90,9 +90,9 @@ def test_no_file(run: Run, toy: Path, tree: Tree, path: str) -> None:
 
 
 def test_a_file_that_is_too_large(run: Run, table: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "LARGEST", table.stat().st_size)
+    monkeypatch.setattr(ranges_file, "LARGEST", table.stat().st_size)
     assert run(*BUILD, "--ranges", table, "-o", "x.onnx").code == 0
-    monkeypatch.setattr(tables, "LARGEST", table.stat().st_size - 1)
+    monkeypatch.setattr(ranges_file, "LARGEST", table.stat().st_size - 1)
     refused(run, tree, table, "is larger than")
 
 

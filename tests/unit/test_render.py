@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trtbuild import render
 from trtbuild.precision.map import NodePrecision, PrecisionMap
+from trtbuild.render import build as render
 from trtbuild.targets.audit import audit
 from trtbuild.targets.base import Layer
 

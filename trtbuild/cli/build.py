@@ -16,6 +16,8 @@ from trtbuild.cli.options import (
     RANGES,
     TARGET,
     VERBOSE,
+    collect_options,
+    collecting,
     common,
     show,
     target_of,
@@ -42,9 +44,10 @@ def pins(
     verbose: bool,
 ) -> None:
     """The resolved precision per node, matches per rule, share pinned."""
-    from trtbuild import pipeline, render
+    from trtbuild import pipeline
     from trtbuild.engine import open_engine
     from trtbuild.precision.rules import check_budget
+    from trtbuild.render import build as render
     from trtbuild.targets.choose import by_name
 
     opened = open_engine(engine, with_mode(overrides, mode), pins)
@@ -75,6 +78,7 @@ def pins(
 @CALIB
 @RANGES
 @OUTPUT
+@collecting
 @common
 def build(
     engine: str,
@@ -84,16 +88,21 @@ def build(
     calib: Path | None,
     ranges: Path | None,
     output: Path | None,
+    workers: int,
+    cluster: str | None,
+    memory_limit: float | None,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Calibrate if needed, build, audit."""
-    from trtbuild import pipeline, render
+    from trtbuild import pipeline
     from trtbuild.engine import open_engine
+    from trtbuild.render import build as render
 
     opened = open_engine(engine, with_mode(overrides, mode), pins, calib, ranges=ranges)
-    built = pipeline.build(opened, target_of(target, mode), output)
+    how = collect_options(workers, cluster, memory_limit)
+    built = pipeline.build(opened, target_of(target, mode), output, how)
     show({"path": str(output or built.artifact), **built.manifest}, as_json, render.build)
 
 
@@ -103,7 +112,8 @@ def build(
 @VERBOSE
 def inspect(build: str, as_json: bool, verbose: bool) -> None:
     """Layers, real precisions and sizes of a BUILD: a folder, the beginning of a key, or an output file."""
-    from trtbuild import locate, pipeline, render
+    from trtbuild import locate, pipeline
+    from trtbuild.render import build as render
 
     built = locate.find_build(build)
     document = {"path": str(built.artifact), **pipeline.inspect(built)}

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.options import CALIB, MODE, OUTPUT, TARGET, common, show, target_of, with_mode
+from trtbuild.cli.options import (
+    CALIB,
+    MODE,
+    OUTPUT,
+    TARGET,
+    collect_options,
+    collecting,
+    common,
+    show,
+    target_of,
+    with_mode,
+)
 
 
 @click.command()
@@ -28,6 +39,7 @@ from trtbuild.cli.options import CALIB, MODE, OUTPUT, TARGET, common, show, targ
     metavar="TABLE",
     help="Show where the ranges differ from those of a range table, a build's manifest or a TensorRT cache.",
 )
+@collecting
 @common
 def calibrate(
     engine: str,
@@ -37,20 +49,25 @@ def calibrate(
     output: Path | None,
     cache_for: str,
     compare: Path | None,
+    workers: int,
+    cluster: str | None,
+    memory_limit: float | None,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Shards -> ranges of what TARGET needs, and the same as a TensorRT cache (FILE and FILE.cache)."""
-    from trtbuild import pipeline, render, tables
+    from trtbuild import pipeline, ranges_file
     from trtbuild.engine import open_engine
+    from trtbuild.render import ranges as render
     from trtbuild.targets.choose import by_name
 
     opened = open_engine(engine, with_mode(overrides, mode), calib=calib)
     chosen = by_name(target_of(target, mode), opened.recipe.tensorrt.mode)
-    other = tables.read(compare, "--compare") if compare is not None else None
-    table, path, cache = pipeline.calibrate_to(opened, chosen, output, cache_for)
+    other = ranges_file.read(compare, "--compare") if compare is not None else None
+    how = collect_options(workers, cluster, memory_limit)
+    table, path, cache = pipeline.calibrate_to(opened, chosen, output, cache_for, how)
     document = {"engine": opened.name, "path": str(path), "cache": str(cache), **table.to_dict()}
     if other is not None:
-        document["comparison"] = tables.compared(table, other).to_dict()
+        document["comparison"] = ranges_file.compared(table, other).to_dict()
     show(document, as_json, render.ranges if other is None else render.comparison)

@@ -36,9 +36,9 @@ def bench(
 
     Device time at the profile's OPT shapes, host copies not included.
     """
-    from trtbuild import render
     from trtbuild.bench import bench as run
     from trtbuild.engine import open_engine
+    from trtbuild.render import machine as render
 
     opened = open_engine(engine, with_mode(overrides, mode), pins, calib, ranges=ranges)
     show(run(opened, batch, iterations, warmup).to_dict(), as_json, render.bench)
@@ -49,7 +49,7 @@ def bench(
 @VERBOSE
 def doctor(as_json: bool, verbose: bool) -> None:
     """What this machine can build and run, and what is missing."""
-    from trtbuild import render
     from trtbuild.doctor import diagnose
+    from trtbuild.render import machine as render
 
     show(diagnose().to_dict(), as_json, render.doctor)

@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from trtbuild.errors import InputError
+
+if TYPE_CHECKING:
+    from trtbuild.collect.collect import Options
 
 SCHEMA_VERSION = 1
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,6 +52,20 @@ RANGES = click.option(
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="A range table, a build's manifest or a TensorRT cache: no calibration run.",
+)
+_COLLECT = (
+    click.option(
+        "--workers", type=click.IntRange(1), default=1, metavar="N", help="Processes that calibrate (1)."
+    ),
+    click.option(
+        "--cluster", metavar="URL", help="dask://HOST:PORT or ray://HOST:PORT: calibrate there instead."
+    ),
+    click.option(
+        "--memory-limit",
+        type=click.FloatRange(0, min_open=True),
+        metavar="GB",
+        help="Activations that a calibrating process holds at once (0.5).",
+    ),
 )
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too."
@@ -88,6 +105,21 @@ def common(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def collecting(command: F) -> F:
+    """How a command that may calibrate does that."""
+    for option in reversed(_COLLECT):
+        command = option(command)
+    return command
+
+
+def collect_options(workers: int, cluster: str | None, memory_limit: float | None) -> Options:
+    """What `collecting` was given; without a limit the default one."""
+    from trtbuild.collect.collect import ON_THIS_MACHINE, Options
+
+    memory = ON_THIS_MACHINE.memory if memory_limit is None else memory_limit * 1e9
+    return Options(memory, workers, cluster)
 
 
 def show(document: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], None]) -> None:

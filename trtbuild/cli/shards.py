@@ -117,13 +117,13 @@ def pack(
     SOURCE is a folder of .npy, .npz or .safetensors files (a sample each, or a batch of them), a folder of
     images (with Pillow), or a function that yields samples, as file.py:function or module:function.
     """
-    from trtbuild import render_shards
+    from trtbuild.render import shards as render
     from trtbuild.shards.pack import pack as run
     from trtbuild.shards.pixels import PixelOptions
 
     opened = _open(engine, model, overrides)
     options = PixelOptions(layout, scale, mean, std, color, resize)
-    show(run(source, output, opened, options, per_shard, limit), as_json, render_shards.pack)
+    show(run(source, output, opened, options, per_shard, limit), as_json, render.pack)
 
 
 @shards.command()
@@ -143,12 +143,12 @@ def check(
 
     Without --engine or --model they are checked against each other, and axis 0 counts samples.
     """
-    from trtbuild import render_shards
+    from trtbuild.render import shards as render
     from trtbuild.shards.check import check_folder
 
     opened = _open(engine, model, overrides) if engine or model or overrides else None
     document = check_folder(folder, opened)
-    show(document, as_json, render_shards.check)
+    show(document, as_json, render.check)
     if not document["passed"]:
         context.exit(ExitCode.GATE)
 
@@ -184,10 +184,10 @@ def compare(
     PSI and KL(B || A) of each input and of each tensor that int8 nodes read. What chance could do with so few
     samples fails nothing.
     """
-    from trtbuild import render_shards
+    from trtbuild.render import shards as render
     from trtbuild.shards.compare import compare as run
 
     document = run(a, b, _open(engine, model, overrides), threshold, inputs_only)
-    show(document, as_json, render_shards.compare)
+    show(document, as_json, render.compare)
     if not document["passed"]:
         context.exit(ExitCode.GATE)

@@ -40,7 +40,8 @@ def validate(
     verbose: bool,
 ) -> None:
     """Golden diff of the newest build of ENGINE (or of a BUILD), and the gate. Exit code 1: it said no."""
-    from trtbuild import locate, pipeline, render
+    from trtbuild import locate, pipeline
+    from trtbuild.render import verdict as render
 
     built = locate.find_build(engine, key)
     opened = locate.engine_of(built, engine, overrides, samples)

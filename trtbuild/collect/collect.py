@@ -26,11 +26,13 @@ LONGEST_SPAN = 256  # batches: what is lost with a worker
 @dataclass(frozen=True)
 class Options:
     """How to run. memory: bytes of activations that a process holds at once. workers: processes, or with a
-    cluster ("dask://host:port", "ray://host:port") how many it is expected to have."""
+    cluster ("dask://host:port", "ray://host:port") how many it is expected to have. checkpoints: a folder to
+    keep counts in meanwhile, and to go on from; the caller deletes it."""
 
     memory: float = 1 << 29
     workers: int = 1
     cluster: str | None = None
+    checkpoints: Path | None = None
 
 
 ON_THIS_MACHINE = Options()
@@ -42,11 +44,9 @@ def collect(
     tensors: Sequence[str],
     batch: int,
     options: Options = ON_THIS_MACHINE,
-    checkpoints: Path | None = None,
 ) -> dict[str, Histogram]:
     """The histogram of each of `tensors` over all samples, run up to `batch` at a time.
 
-    `checkpoints`: a folder to keep the counts in meanwhile, and to go on from; the caller deletes it.
     Neither workers nor interruptions change a bit of the counts.
 
     Raises InputError when a sample cannot be run and for checkpoints of another model, MachineError for a
@@ -56,7 +56,7 @@ def collect(
     if len(plan) > 1:
         say(f"{len(tensors)} tensors in {len(plan)} passes over the samples, as memory allows")
     histograms: dict[str, Histogram] = {}
-    counted = _counted(model, plan, options, checkpoints, histograms)
+    counted = _counted(model, plan, options, histograms)
     for _ in track(counted, "calibrating, samples", shards.samples * len(plan), int):
         pass
     return {tensor: histograms[tensor] for tensor in tensors}
@@ -66,13 +66,12 @@ def _counted(
     model: Model,
     plan: Sequence[Forward],
     options: Options,
-    checkpoints: Path | None,
     histograms: dict[str, Histogram],
 ) -> Iterator[int]:
     """Fill in `histograms`, pass after pass; yield how many samples were run."""
     elsewhere = options.workers > 1 or options.cluster is not None
     for forward in plan:
-        checkpoint = _checkpoint(model, forward, checkpoints)
+        checkpoint = _checkpoint(model, forward, options.checkpoints)
         sizes = forward.shards.batch_sizes(forward.batch)
         for begun in checkpoint.done:
             yield sum(sizes[slice(*begun)])

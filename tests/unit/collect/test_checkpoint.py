@@ -45,7 +45,7 @@ def cut_off(monkeypatch, tmp_path):
         with monkeypatch.context() as patched:
             patched.setattr(module.Checkpoint, "add", add)
             with pytest.raises(CutOffError):
-                collect(model, shards, TENSORS, batch, Options(**options), folder)
+                collect(model, shards, TENSORS, batch, Options(**options, checkpoints=folder))
         return folder
 
     return start
@@ -69,7 +69,7 @@ def runs(monkeypatch):
 def test_it_goes_on_where_it_was(model, shards, expected, cut_off, monkeypatch, after, before, workers):
     folder = cut_off(model, shards, min(after, 3) if before > 1 else after, workers=before)
     counted = runs(monkeypatch)
-    assert collect(model, shards, TENSORS, 2, Options(workers=workers), folder) == expected
+    assert collect(model, shards, TENSORS, 2, Options(workers=workers, checkpoints=folder)) == expected
     assert 0 < len(counted) < len(shards.batch_sizes(2))
 
 
@@ -78,16 +78,16 @@ def test_each_group_of_tensors_has_its_own(model, shards, expected, cut_off, mon
     folder = cut_off(model, shards, 25, memory=memory)
     assert len(list(folder.iterdir())) == 2
     counted = runs(monkeypatch)
-    assert collect(model, shards, TENSORS, 2, Options(memory=memory), folder) == expected
+    assert collect(model, shards, TENSORS, 2, Options(memory=memory, checkpoints=folder)) == expected
     assert counted
     assert max(counted) < 21
 
 
 def test_a_finished_group_is_not_run_again(model, shards, expected, tmp_path, monkeypatch):
-    groups = Options(memory=2 * 48)
-    collect(model, shards, TENSORS, 2, groups, tmp_path / "partial")
+    groups = Options(memory=2 * 48, checkpoints=tmp_path / "partial")
+    collect(model, shards, TENSORS, 2, groups)
     counted = runs(monkeypatch)
-    assert collect(model, shards, TENSORS, 2, groups, tmp_path / "partial") == expected
+    assert collect(model, shards, TENSORS, 2, groups) == expected
     assert len(counted) < len(shards.batch_sizes(2))
 
 
@@ -101,13 +101,13 @@ def test_a_checkpoint_of_something_else_is_an_error(
     else:
         shards = write_shards(model, [arrays[0] + 1, *arrays[1:]])
     with pytest.raises(InputError, match=f"is a checkpoint of another {what}; delete it"):
-        collect(model, shards, TENSORS, 2, checkpoints=folder)
+        collect(model, shards, TENSORS, 2, Options(checkpoints=folder))
 
 
 def test_other_batches_begin_anew(model, shards, expected, cut_off, monkeypatch):
     folder = cut_off(model, shards, 2)
     counted = runs(monkeypatch)
-    assert collect(model, shards, TENSORS, 3, checkpoints=folder) == expected
+    assert collect(model, shards, TENSORS, 3, Options(checkpoints=folder)) == expected
     assert len(counted) == len(shards.batch_sizes(3))
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_an_error(model, shards, cut_off, harm):
     (path,) = folder.iterdir()
     path.write_bytes(harm(path.read_bytes()))
     with pytest.raises(InputError, match=r"is no whole checkpoint \(.+\); delete it"):
-        collect(model, shards, TENSORS, 2, checkpoints=folder)
+        collect(model, shards, TENSORS, 2, Options(checkpoints=folder))
 
 
 def test_a_full_disk_stops_nothing(model, shards, expected, tmp_path, monkeypatch, capsys):
@@ -136,7 +136,7 @@ def test_a_full_disk_stops_nothing(model, shards, expected, tmp_path, monkeypatc
 
     monkeypatch.setattr(np, "savez", full)
     folder = tmp_path / "partial"
-    assert collect(model, shards, TENSORS, 2, checkpoints=folder) == expected
+    assert collect(model, shards, TENSORS, 2, Options(checkpoints=folder)) == expected
     assert list(folder.iterdir()) == []
     said = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
     assert len(said) == 1
@@ -145,7 +145,7 @@ def test_a_full_disk_stops_nothing(model, shards, expected, tmp_path, monkeypatc
 
 def test_it_is_written_now_and_then_only(model, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 3600)
-    collect(model, shards, TENSORS, 1, checkpoints=tmp_path / "partial")
+    collect(model, shards, TENSORS, 1, Options(checkpoints=tmp_path / "partial"))
     assert not (tmp_path / "partial").exists()
 
 
@@ -159,7 +159,8 @@ from trtbuild.model.model import Model
 checkpoint.SECONDS = 0.0
 model, shards, folder, workers = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 opened = Model.open(model)
-collect(opened, ShardSet.open(shards, opened.inputs), ("x", "r", "g"), 1, Options(workers=workers), folder)
+how = Options(workers=workers, checkpoints=folder)
+collect(opened, ShardSet.open(shards, opened.inputs), ("x", "r", "g"), 1, how)
 """
 
 
@@ -177,7 +178,7 @@ def test_killed_it_resumes_and_ends_with_the_same_counts(model, write_shards, tm
         assert process.wait() == -signal.SIGKILL, "it was through before it was killed"
     counted = runs(monkeypatch)
     opened = ShardSet.open(shards.files[0].parent, model.inputs)
-    resumed = collect(model, opened, TENSORS, 1, checkpoints=folder)
+    resumed = collect(model, opened, TENSORS, 1, Options(checkpoints=folder))
     assert 0 < len(counted) < 3000
     whole = Histogram()
     whole.update(np.load(shards.files[0]))

@@ -1,0 +1,87 @@
+"""A file of ranges from the user: a range table, a build's manifest, or a TensorRT calibration cache."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibrators.compare import Comparison, compare
+from calibrators.errors import TableError
+from calibrators.table import RangeTable
+from trtbuild.errors import InputError
+
+FILES = "a range table (JSON), a build's manifest or a TensorRT calibration cache"
+LARGEST = 1 << 28  # bytes of such a file
+
+
+@dataclass(frozen=True)
+class RangesFile:
+    """A file of ranges. label: how messages call it. header: of a TensorRT cache. model: the SHA-256 of the
+    model that they are of, where the file says so."""
+
+    label: str
+    table: RangeTable
+    header: str | None
+    model: str | None
+
+
+def read(path: Path, option: str) -> RangesFile:
+    """Read a table (JSON), the manifest of a build, or a TensorRT calibration cache of any version.
+
+    option: where the user gave it, for messages. Raises InputError for a file that is none of these, and for
+    one without a range.
+    """
+    label = f"{option} {path}"
+    header = made_for = None
+    try:
+        text = _text(path, label)
+        if text.startswith("TRT-"):
+            header, table = RangeTable.from_tensorrt_cache(text)
+        else:
+            table, made_for = _parsed(text, label)
+    except TableError as error:
+        raise InputError(f"{label}: {error}") from error
+    if not table.ranges:
+        raise InputError(f"{label} holds no ranges; calibrate again")
+    return RangesFile(label, table, header, made_for)
+
+
+def compared(table: RangeTable, file: RangesFile) -> Comparison:
+    """Where `table` differs from the one in a file. Raises InputError when they have no tensor in common."""
+    try:
+        return compare(table, file.table)
+    except TableError as error:
+        raise InputError(f"{file.label}: {error}") from error
+
+
+def _text(path: Path, label: str) -> str:
+    """All of the file, which may be a pipe."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"{label}: {error.strerror or error}; expected {FILES}") from error
+    if len(data) > LARGEST:
+        raise InputError(f"{label} is larger than {LARGEST >> 20} MiB; expected {FILES}")
+    try:
+        return data.decode("utf-8")
+    except ValueError as error:
+        raise InputError(f"{label} is no text; expected {FILES}") from error
+
+
+def _parsed(text: str, label: str) -> tuple[RangeTable, str | None]:
+    """A table, or the one inside a manifest, so that a device gets the ranges that another build found; and
+    the SHA-256 of the model that it is of, where it says so."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"no whole JSON text: {error}; calibrate again") from error
+    if not isinstance(document, dict) or "artifact" not in document:
+        table = RangeTable.from_dict(document)
+        return table, table.key.model if table.key else None
+    if document.get("ranges") is None:
+        raise InputError(f"{label} is the manifest of a build without ranges: nothing in it is int8")
+    built_from = document.get("model")
+    made_for = built_from.get("sha256") if isinstance(built_from, dict) else None
+    return RangeTable.from_dict(document["ranges"]), made_for

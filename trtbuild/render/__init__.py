@@ -1,0 +1,1 @@
+"""The documents of the commands as text: a function per command."""

@@ -1,0 +1,49 @@
+"""What `validate` prints."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from trtbuild.render.text import Document, add_line, add_row, new_console, new_table
+
+WORST_SHOWN = 10
+
+
+def verdict(document: Document) -> None:
+    console = new_console()
+    if document["layers"]:
+        console.print(_worst(document["layers"]))
+    if document["first_divergence"]:
+        add_line(console, f"first layer below 20 dB: {document['first_divergence']}")
+    for node, why in document["not_checked"].items():
+        add_line(console, f"not checked: {node} ({why})")
+    checks = new_table(f"gate of {document['build']}", "check", "seen", "wanted", "")
+    for check in document["checks"]:
+        add_row(checks, check["name"], check["seen"], check["wanted"], "ok" if check["passed"] else "FAILED")
+    console.print(checks)
+    console.print("[green]passed[/]" if document["passed"] else "[red]failed[/]")
+
+
+def _worst(layers: list[Document]) -> Table:
+    compared = (layer for layer in layers if layer["difference"])
+    worst = sorted(compared, key=lambda layer: _sqnr(layer["difference"]))[:WORST_SHOWN]
+    table = new_table(
+        f"the {len(worst)} worst of {len(layers)} layers",
+        *("tensor", "node", "precision", "SQNR, dB", "cosine", "RMSE", "max abs", "KL"),
+        numbers=5,
+    )
+    for layer in worst:
+        found = layer["difference"]
+        figures = (
+            f"{found[name]:.4g}" if found[name] is not None else "-"
+            for name in ("cosine", "rmse", "max_abs", "kl")
+        )
+        add_row(table, layer["tensor"], layer["node"], layer["precision"], f"{_sqnr(found):.1f}", *figures)
+    return table
+
+
+def _sqnr(difference: Document) -> float:
+    """In a document null stands for infinite: identical tensors, or noise where the golden is all zero."""
+    if difference["sqnr_db"] is not None:
+        return float(difference["sqnr_db"])
+    return float("-inf") if difference["max_abs"] else float("inf")
