@@ -46,7 +46,7 @@ def forward(model: Model, shards: ShardSet, tensors: Sequence[str], batch: int) 
     """The passes that show `tensors`: inputs of the model or float activations."""
     inputs = {spec.name for spec in model.inputs}
     produced = [tensor for tensor in tensors if tensor not in inputs]
-    shown = with_outputs(model.normalised, produced, cut=bool(model.unrunnable)) if produced else None
+    shown = with_outputs(model.normalised, produced, cut=True) if produced else None
     return Forward(shown, shards, tuple(tensors), batch)
 
 

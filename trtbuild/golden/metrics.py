@@ -1,4 +1,4 @@
-"""How far two tensors are apart: one fused pass per pair, sums in float64, mergeable over batches."""
+"""How far two tensors are apart: one fused pass per pair, sums in float64, mergeable over samples."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibrators.compiled import compiled
+from trtbuild.golden import kernels
+from trtbuild.golden.kernels import BINS, SUMS
 
-BINS = 4096  # of a float32's upper 12 bits: sign, exponent, three bits of mantissa
-COUNT, ERROR, GOLDEN, CANDIDATE, PRODUCT, MAX_ABS, BAD_GOLDEN, BAD_CANDIDATE, UNMATCHED, SUMS = range(10)
+FLOOR = 1e-3
+"""Elements smaller than this share of a sample's largest are judged relative to that, not to themselves:
+what is nearly zero is off by any factor, and says nothing."""
+LARGEST = (kernels.MAX_ABS, kernels.MAX_REL)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Candidate against golden, over all elements seen.
+    """Candidate against golden, over all elements seen that are finite on both sides.
 
-    max_abs, rmse: in the tensor's unit. sqnr_db: 10·log10(golden power / error power), infinite when
-    the two are equal. cosine: of the flattened tensors. kl: nats, golden against candidate, between
-    the histograms of their values over 4096 log-spaced bins. nonfinite_*: how many NaN and Inf, which
-    count for nothing else; nonfinite_unmatched: where the other side has not the same NaN or Inf.
+    max_abs, rmse, l2: in the tensor's unit; l2 is the norm of the error, l2_relative its share of the
+    golden's norm. max_rel: largest |error| / max(|golden|, 0.001 · largest |golden| of that sample);
+    infinite where the golden's sample is all zeros and the candidate's is not. sqnr_db:
+    10·log10(golden power / error power), infinite when the two are equal. cosine: of the flattened
+    tensors; 1 for equal ones. kl: nats, golden against candidate, between the histograms of their values
+    over 4096 log-spaced bins. nonfinite_*: how many NaN and Inf, which count for nothing else; nan_*: the
+    NaN among them; nonfinite_unmatched: where the other side has not the same NaN or Inf.
+
+    NaN, which no threshold passes, is what cannot be told: figures over no elements, and those of float64
+    tensors whose squares leave float64's range.
     """
 
     count: int
@@ -34,6 +43,11 @@ class Difference:
     nonfinite_golden: int
     nonfinite_candidate: int
     nonfinite_unmatched: int
+    max_rel: float = math.nan
+    l2: float = math.nan
+    l2_relative: float = math.nan
+    nan_golden: int = 0
+    nan_candidate: int = 0
 
     def to_dict(self) -> dict[str, float | int | None]:
         """For JSON: infinite and undefined figures become null (`max_abs` tells equal from dead)."""
@@ -41,88 +55,111 @@ class Difference:
 
 
 class Comparison:
-    """Accumulates the difference of one tensor over batches."""
+    """Accumulates the difference of one tensor over samples; threads may update different ones at once.
+
+    Counts and largest values do not depend on the order of samples; sums do by their rounding alone.
+    """
 
     def __init__(self) -> None:
         self._sums = np.zeros(SUMS, np.float64)
-        self._histograms = np.zeros((2, BINS), np.int64)
+        self._counts = np.zeros((2, BINS), np.int64)
 
     def update(self, golden: NDArray[Any], candidate: NDArray[Any]) -> None:
-        """Add one pair of arrays of the same shape and any numeric dtype; binned as float32."""
+        """Add one sample: two arrays of one shape and one dtype of real numbers; binned as float32.
+
+        Integers beyond 2**53 are rounded to float64. Raises ValueError when the two are `incomparable`.
+        """
+        if problem := incomparable(golden, candidate):
+            raise ValueError(problem)
+        if golden.size == 0:
+            return
         with np.errstate(over="ignore"):  # of a float64: the outermost bin
             a, b = _flat(golden, np.float32), _flat(candidate, np.float32)
         bits = a.view(np.uint32), b.view(np.uint32)
-        if not np.can_cast(golden.dtype, np.float32):  # as an int64 class index, say, must not be rounded
-            a, b = _flat(golden, np.float64), _flat(candidate, np.float64)
-        _accumulate(a, b, *bits, self._sums, self._histograms)
+        if np.can_cast(golden.dtype, np.float32):
+            kernels.add_float32(a, b, *bits, FLOOR * _absmax(a), self._sums, self._counts)
+        else:  # an int64 class index, say, must not be rounded
+            wide = _flat(golden, np.float64), _flat(candidate, np.float64)
+            kernels.add_float64(*wide, *bits, FLOOR * _absmax(wide[0]), self._sums, self._counts)
+
+    def merge(self, other: Comparison) -> None:
+        """Add what another one has seen; that is left as it is."""
+        largest = [max(self._sums[i], other._sums[i]) for i in LARGEST]
+        self._sums += other._sums
+        self._sums[list(LARGEST)] = largest
+        self._counts += other._counts
 
     def result(self) -> Difference:
         sums = self._sums.tolist()
-        count = int(sums[COUNT])
+        count, max_abs = int(sums[kernels.COUNT]), sums[kernels.MAX_ABS]
+        error, power = sums[kernels.ERROR], sums[kernels.GOLDEN]
         return Difference(
             count=count,
-            max_abs=sums[MAX_ABS],
-            rmse=math.sqrt(sums[ERROR] / count) if count else math.nan,
-            sqnr_db=_decibel(sums[GOLDEN], sums[ERROR]),
-            cosine=_cosine(sums[PRODUCT], sums[GOLDEN], sums[CANDIDATE]),
-            kl=_kl(self._histograms[0], self._histograms[1]),
-            nonfinite_golden=int(sums[BAD_GOLDEN]),
-            nonfinite_candidate=int(sums[BAD_CANDIDATE]),
-            nonfinite_unmatched=int(sums[UNMATCHED]),
+            max_abs=max_abs,
+            rmse=math.sqrt(error / count) if count else math.nan,
+            sqnr_db=_decibel(count, max_abs, power, error),
+            cosine=_cosine(count, max_abs, sums[kernels.PRODUCT], power, sums[kernels.CANDIDATE]),
+            kl=_kl(self._counts[0], self._counts[1]),
+            nonfinite_golden=int(sums[kernels.BAD_GOLDEN]),
+            nonfinite_candidate=int(sums[kernels.BAD_CANDIDATE]),
+            nonfinite_unmatched=int(sums[kernels.UNMATCHED]),
+            max_rel=sums[kernels.MAX_REL] if count else math.nan,
+            l2=math.sqrt(error) if count else math.nan,
+            l2_relative=_relative(count, max_abs, power, error),
+            nan_golden=int(sums[kernels.NAN_GOLDEN]),
+            nan_candidate=int(sums[kernels.NAN_CANDIDATE]),
         )
+
+
+def incomparable(golden: NDArray[Any], candidate: NDArray[Any]) -> str | None:
+    """Why two arrays have no difference to measure; None if they have one."""
+    if golden.shape != candidate.shape:
+        return f"shape {candidate.shape} where the golden has {golden.shape}"
+    if golden.dtype != candidate.dtype:
+        return f"dtype {candidate.dtype} where the golden has {golden.dtype}"
+    if golden.dtype.kind in "OSUc":
+        return f"values of dtype {golden.dtype} cannot be compared as numbers"
+    return None
 
 
 def _flat(array: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype).reshape(-1)
 
 
-@compiled
-def _accumulate(
-    golden: Any, candidate: Any, golden_bits: Any, candidate_bits: Any, sums: Any, histograms: Any
-) -> None:
-    error = power_golden = power_candidate = product = largest = 0.0
-    bad_golden = bad_candidate = unmatched = count = 0
-    for i in range(golden.size):
-        a, b = np.float64(golden[i]), np.float64(candidate[i])
-        finite_a, finite_b = np.isfinite(a), np.isfinite(b)
-        bad_golden += not finite_a
-        bad_candidate += not finite_b
-        if finite_a and finite_b:
-            difference = b - a
-            count += 1
-            error += difference * difference
-            power_golden += a * a
-            power_candidate += b * b
-            product += a * b
-            largest = max(largest, abs(difference))
-            histograms[0, golden_bits[i] >> 20] += 1
-            histograms[1, candidate_bits[i] >> 20] += 1
-        elif a != b and not (np.isnan(a) and np.isnan(b)):
-            unmatched += 1
-    sums[COUNT] += count
-    sums[ERROR] += error
-    sums[GOLDEN] += power_golden
-    sums[CANDIDATE] += power_candidate
-    sums[PRODUCT] += product
-    sums[MAX_ABS] = max(sums[MAX_ABS], largest)
-    sums[BAD_GOLDEN] += bad_golden
-    sums[BAD_CANDIDATE] += bad_candidate
-    sums[UNMATCHED] += unmatched
+def _absmax(values: NDArray[Any]) -> float:
+    """The largest finite magnitude; 0.0 where nothing is finite."""
+    largest = max(float(values.max()), -float(values.min()))
+    if math.isfinite(largest):
+        return largest
+    finite = values[np.isfinite(values)]
+    return float(np.abs(finite).max()) if finite.size else 0.0
 
 
-def _decibel(power: float, error: float) -> float:
-    if error == 0:
+def _decibel(count: int, max_abs: float, power: float, error: float) -> float:
+    relative = _relative(count, max_abs, power, error)
+    if relative == 0:
         return math.inf
-    return 10 * (math.log10(power) - math.log10(error)) if power > 0 else -math.inf
+    return -math.inf if relative == math.inf else -20 * math.log10(relative)
 
 
-def _cosine(product: float, power_golden: float, power_candidate: float) -> float:
-    """1 for two zero tensors, 0 where only one is zero: a dead candidate must not look similar."""
-    if power_golden == 0 and power_candidate == 0:
-        return 1.0
-    if power_golden == 0 or power_candidate == 0:
+def _relative(count: int, max_abs: float, power: float, error: float) -> float:
+    """Norm of the error over the golden's: 0 for equal tensors, infinite for a golden of zeros."""
+    if count and max_abs == 0:
         return 0.0
-    return product / math.sqrt(power_golden) / math.sqrt(power_candidate)
+    if count == 0 or error == 0 or math.inf in (power, error):  # nothing seen; squares under- or overflowed
+        return math.nan
+    return math.sqrt(error) / math.sqrt(power) if power > 0 else math.inf
+
+
+def _cosine(count: int, max_abs: float, product: float, power: float, power_candidate: float) -> float:
+    """1 for two zero tensors, 0 where only one is zero: a dead candidate must not look similar."""
+    if count and max_abs == 0:
+        return 1.0
+    if count == 0 or math.inf in (power, power_candidate):
+        return math.nan
+    if power == 0 or power_candidate == 0:
+        return 0.0
+    return max(-1.0, min(1.0, product / math.sqrt(power) / math.sqrt(power_candidate)))
 
 
 def _kl(golden: NDArray[np.int64], candidate: NDArray[np.int64]) -> float:
