@@ -36,6 +36,11 @@ class Batch:
     feeds: dict[str, NDArray[Any]]
     names: tuple[str, ...]
 
+    @property
+    def label(self) -> str:
+        """Its samples, for messages."""
+        return self.names[0] if len(self.names) == 1 else f"{self.names[0]} to {self.names[-1]}"
+
 
 @dataclass(frozen=True)
 class _Slice:

@@ -56,22 +56,27 @@ def run(arguments: list[str]) -> int:
 
 @contextmanager
 def _control_c() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt at once, and is remembered for where a library swallows that."""
+    """Ctrl-C raises KeyboardInterrupt at once, and is remembered for where a library swallows that; so does
+    SIGTERM, by which a service manager or a CI server stops us."""
     STOP.clear()
     previous = signal.getsignal(signal.SIGINT)
     if previous is not signal.default_int_handler or threading.current_thread() != threading.main_thread():
         yield  # ignored by whoever started us, or handled by a program that calls us
         return
+    terminated = signal.getsignal(signal.SIGTERM)
 
     def stop(*_: object) -> None:
         STOP.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
+    if terminated is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+        signal.signal(signal.SIGTERM, terminated)
 
 
 def _usage(error: click.ClickException) -> str:

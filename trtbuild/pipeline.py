@@ -57,8 +57,11 @@ def calibrate(
     calibration.require_float(model)
     if target.algorithm(engine.recipe) is not None:
         say(f"note: a build for {target.name} has TensorRT find the ranges; --ranges makes it take these")
+    tensors = target.ranges(model)
+    if not tensors:
+        raise InputError(f"{model.path}: no node can run in int8, so there is nothing to calibrate")
     shards = tables.open_shards(engine.require_shards(), engine, model)
-    return tables.calibrated(engine, model, shards, target.ranges(model), how)
+    return tables.calibrated(engine, model, shards, tensors, how)
 
 
 def calibrate_to(

@@ -10,6 +10,7 @@ from calibrators.compare import Comparison, compare
 from calibrators.errors import TableError
 from calibrators.table import RangeTable
 from trtbuild.errors import InputError
+from trtbuild.progress import say
 
 FILES = "a range table (JSON), a build's manifest or a TensorRT calibration cache"
 LARGEST = 1 << 28  # bytes of such a file
@@ -48,7 +49,10 @@ def read(path: Path, option: str) -> RangesFile:
 
 
 def compared(table: RangeTable, file: RangesFile) -> Comparison:
-    """Where `table` differs from the one in a file. Raises InputError when they have no tensor in common."""
+    """Where `table` differs from the one in a file, which may be of another model: that is said. Raises
+    InputError when they have no tensor in common."""
+    if table.key is not None and file.model not in (None, table.key.model):
+        say(f"note: {file.label} is of another model")
     try:
         return compare(table, file.table)
     except TableError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from trtbuild.recipe import InputSection
 from trtbuild.targets.base import Algorithm, Calibration, Target
 
 CALIBRATION_BATCH = 8
+STALE_SECONDS = 3 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,28 @@ def calibrated(
         ranges = {tensor: stored.ranges[tensor] for tensor in tensors}  # it may hold more, for another target
         return RangeTable(ranges, stored.key, stored.samples), path
     if path is not None:
+        _check_place(path.parent)
         counts = TableKey(key.model, key.shards, "counts").digest()  # the same for every method
         how = replace(how, checkpoints=path.with_name(f"{counts}.partial"))
     opt = next((shapes.opt for shapes in engine.recipe.inputs.values()), ())
     batch = opt[0] if opt else CALIBRATION_BATCH
     table = calibration.calibrate(model, shards, section, batch, tensors, how)
+    if constant := [name for name in tensors if table.ranges[name].amax == 0]:
+        say(f"note: constant zero in every sample: {', '.join(constant)}")
     if path is not None:
         keep(table, path)
         forget(how)
+        _sweep(path.parent)
     return table, path
+
+
+def _check_place(folder: Path) -> None:
+    """Raise InputError, before hours of calibrating, where the table could not be written."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{there}: no permission to write, and ranges are stored there; change its permissions"
+        )
 
 
 def beside(how: Options, output: Path | None) -> Options:
@@ -91,6 +108,14 @@ def forget(how: Options) -> None:
     """Delete the counts: the ranges are where they belong."""
     if how.checkpoints is not None:
         shutil.rmtree(how.checkpoints, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the counts that nobody has gone on with for days."""
+    for left in folder.glob("*.partial"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def open_shards(folder: Path, engine: Engine, model: Model) -> ShardSet:

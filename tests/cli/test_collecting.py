@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trtbuild.collect import checkpoint
@@ -60,7 +63,9 @@ def test_build_takes_them_too(run, toy):
     ("how", "said"),
     [
         (("--workers", "0"), "0 is not in the range x>=1"),
-        (("--memory-limit", "0"), "0.0 is not in the range x>0"),
+        (("--memory-limit", "0"), "expected a number above 0"),
+        (("--memory-limit", "nan"), "expected a number above 0"),
+        (("--memory-limit", "inf"), "expected a number above 0"),
         (("--cluster", "somewhere"), "--cluster somewhere: expected dask://HOST:PORT or ray://HOST:PORT"),
     ],
 )
@@ -100,16 +105,47 @@ def test_a_bare_models_counts_are_beside_its_output(run, toy, cut_off):
     assert not left.exists()
 
 
-def test_the_counts_of_another_model_are_refused(run, toy, cut_off):
-    """Somebody copied them."""
-    cut_off(*CALIBRATE)
-    store = toy / "builds" / "ranges"
-    (left,) = store.iterdir()
+def test_the_counts_of_other_shards_are_not_gone_on_with(run, toy, cut_off):
+    bare = ("calibrate", toy / "model.onnx", "--calib", toy / "shards", *CALIBRATE[2:], "-o", "out.json")
+    cut_off(*bare)
     shutil.copy(next((toy / "shards").iterdir()), toy / "shards" / "more.npz")
-    cut_off(*CALIBRATE)
-    (other,) = set(store.iterdir()) - {left}
-    shutil.copytree(left, other, dirs_exist_ok=True)
+    result = run(*bare)
+    assert result.code == 0
+    assert "is of other shards; counting begins anew" in result.err
+
+
+def test_counts_that_nobody_went_on_with_are_deleted(run, toy):
+    old, recent = (toy / "builds" / "ranges" / f"{name}.partial" for name in ("old", "recent"))
+    for folder in (old, recent):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    assert run(*CALIBRATE).code == 0
+    assert (old.exists(), recent.exists()) == (False, True)
+
+
+def test_a_model_with_nothing_to_calibrate(run, toy, model_file):
+    model_file(toy / "model.onnx", "y = Relu(x)", {})
     result = run(*CALIBRATE)
     assert result.code == 2
-    (error,) = result.errors
-    assert "is a checkpoint of another set of shards; delete it" in error
+    assert "no node can run in int8, so there is nothing to calibrate" in result.err
+
+
+def test_a_constant_zero_tensor_is_said_and_has_a_scale(run, toy):
+    for path in (toy / "shards").iterdir():
+        np.savez(path.with_suffix(".npz"), x=np.zeros_like(np.load(path)["x"]))
+    result = run(*CALIBRATE, "--json")
+    assert result.code == 0
+    assert "note: constant zero in every sample: x" in result.err
+    assert result.document["ranges"]["x"]["amax"] == 0
+    cache = Path(result.document["cache"]).read_text()
+    assert f"x: {struct.pack('>f', np.float32(1 / 127)).hex()}" in cache
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_store_that_cannot_be_written_is_told_first(run, toy, monkeypatch):
+    monkeypatch.setattr("trtbuild.calibrate.collect", None)  # not reached
+    toy.chmod(0o555)
+    result = run(*CALIBRATE)
+    toy.chmod(0o755)
+    assert result.code == 2
+    assert "no permission to write" in result.err

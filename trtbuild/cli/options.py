@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from trtbuild.cli.numbers import Number
 from trtbuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ _COLLECT = (
     ),
     click.option(
         "--memory-limit",
-        type=click.FloatRange(0, min_open=True),
+        type=Number(positive=True),
         metavar="GB",
         help="Activations that a calibrating process holds at once (0.5).",
     ),

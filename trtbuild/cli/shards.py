@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trtbuild.cli.numbers import Number
 from trtbuild.cli.options import F, common, show
 from trtbuild.errors import ExitCode
 
@@ -15,27 +15,7 @@ if TYPE_CHECKING:
     from trtbuild.engine import Engine
 
 
-class _Number(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
-    """A finite number, which may be a fraction."""
-
-    name = "number"
-
-    def __init__(self, positive: bool = False) -> None:
-        self._positive = positive
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        top, slash, bottom = str(value).partition("/")
-        try:
-            number = float(top) / (float(bottom) if slash else 1)
-        except (ValueError, ZeroDivisionError):
-            number = math.nan
-        if not math.isfinite(number) or (self._positive and number <= 0):
-            wanted = "a number above 0" if self._positive else "a number"
-            self.fail(f"{value!r}: expected {wanted}, such as 0.5 or 1/255", param, ctx)
-        return number
-
-
-class _Numbers(_Number):
+class _Numbers(Number):
     """Such numbers with commas between them."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -88,7 +68,7 @@ def shards(context: click.Context) -> None:
 @click.option("--resize", type=_Size(), metavar="WxH", help="Images: default as the model's shape says.")
 @click.option(
     "--scale",
-    type=_Number(positive=True),
+    type=Number(positive=True),
     metavar="X",
     help="Images: value = (pixel * scale - mean) / std; 1/255, say.",
 )
@@ -158,7 +138,7 @@ def check(
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option(
     "--threshold",
-    type=_Number(positive=True),
+    type=Number(positive=True),
     default=0.25,
     show_default=True,
     metavar="PSI",

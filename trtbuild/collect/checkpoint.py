@@ -8,6 +8,7 @@ import secrets
 import time
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
 from trtbuild.collect.spans import Span, joined
-from trtbuild.errors import InputError, one_line
+from trtbuild.errors import one_line
 from trtbuild.progress import say
 
 SECONDS = 10.0
@@ -42,15 +43,14 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path | None, origin: Origin, tensors: tuple[str, ...]) -> None:
-        """Take up what is at `path`; begin anew where there is nothing, or what came of other passes.
-
-        Raises InputError for a file that is no checkpoint, damaged, or of another model or other shards.
+        """Take up what is at `path`; begin anew where there is nothing. So where it is damaged, or of another
+        model, other shards or other passes, which is said.
         """
         self._path, self._origin = path, origin
         self._last, self._cost = time.monotonic(), 0.0
         self.done: list[Span] = []
         self.histograms = {tensor: Histogram() for tensor in tensors}
-        if path is not None and path.exists():
+        if path is not None and os.path.exists(path):  # Path.exists raises where it may not look
             self._load(path)
 
     def add(self, span: Span, counted: Mapping[str, Histogram] | None = None) -> None:
@@ -83,7 +83,8 @@ class Checkpoint:
             say(f"note: {path} cannot be written ({error.strerror or error}): killed, this would begin anew")
             self._path = None
         finally:
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # nor does that it was never made
+                unfinished.unlink()
         self._last = time.monotonic()
         self._cost = self._last - started
 
@@ -91,7 +92,6 @@ class Checkpoint:
         document = {
             "trtbuild.checkpoint": SCHEMA_VERSION,
             "origin": asdict(self._origin),
-            "tensors": list(self.histograms),
             "done": self.done,
         }
         arrays: dict[str, Any] = {"document": np.frombuffer(json.dumps(document).encode(), np.uint8)}
@@ -106,28 +106,34 @@ class Checkpoint:
                 if document["trtbuild.checkpoint"] != SCHEMA_VERSION:
                     raise ValueError(f"version {document['trtbuild.checkpoint']!r}, not {SCHEMA_VERSION}")
                 origin = Origin(**document["origin"])
-                if not self._continues(path, origin):
+                if origin != self._origin:
+                    say(f"note: {path} is of {self._other(origin)}; counting begins anew")
                     return
+                done = _spans(document["done"])
                 histograms = {
                     tensor: Histogram.from_arrays(_part(arrays, index))
-                    for index, tensor in enumerate(document["tensors"])
+                    for index, tensor in enumerate(self.histograms)
                 }
-                done = [(int(start), int(stop)) for start, stop in document["done"]]
         except DAMAGED as error:
-            raise InputError(
-                f"{path} is no whole checkpoint ({one_line(error)}); delete it, and calibration begins anew"
-            ) from error
-        self.done, self.histograms = joined(done), histograms
+            say(f"note: {path} is no whole checkpoint ({one_line(error)}); counting begins anew")
+            return
+        self.done, self.histograms = done, histograms
 
-    def _continues(self, path: Path, origin: Origin) -> bool:
-        if (origin.model, origin.shards) != (self._origin.model, self._origin.shards):
-            what = "model" if origin.model != self._origin.model else "set of shards"
-            raise InputError(
-                f"{path} is a checkpoint of another {what}; delete it, and calibration begins anew"
-            )
-        if origin != self._origin:
-            say(f"note: {path} is of other tensors, batches or versions; counting begins anew")
-        return origin == self._origin
+    def _other(self, origin: Origin) -> str:
+        if origin.model != self._origin.model:
+            return "another model"
+        return (
+            "other shards" if origin.shards != self._origin.shards else "other tensors, batches or versions"
+        )
+
+
+def _spans(found: Any) -> list[Span]:
+    """Spans in order, none of which is empty or overlaps another. Raises ValueError for anything else."""
+    spans = [(int(start), int(stop)) for start, stop in found]
+    ends = [0, *(end for span in spans for end in span)]
+    if ends != sorted(ends) or any(start == stop for start, stop in spans):
+        raise ValueError(f"batches {found}")
+    return spans
 
 
 def _part(arrays: Any, index: int) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from trtbuild.errors import InputError, MachineError, one_line
 
+_ADDRESS = re.compile(r"(dask|ray)://([^/\s]+:\d+)")
 SECONDS = 10  # for a cluster to answer
 
 
@@ -27,9 +29,10 @@ def backend(cluster: str | None) -> Iterator[None]:
 
 
 def _connect(cluster: str, stack: ExitStack) -> None:
-    scheme, _, address = cluster.partition("://")
-    if scheme not in ("dask", "ray") or not address:
+    match = _ADDRESS.fullmatch(cluster)
+    if match is None:
         raise InputError(f"--cluster {cluster}: expected dask://HOST:PORT or ray://HOST:PORT")
+    scheme, address = match.groups()
     try:
         (_dask if scheme == "dask" else _ray)(address, stack)
     except ImportError as error:

@@ -49,8 +49,8 @@ def collect(
 
     Neither workers nor interruptions change a bit of the counts.
 
-    Raises InputError when a sample cannot be run and for checkpoints of another model, MachineError for a
-    worker that is killed and a cluster that does not answer.
+    Raises InputError when a sample cannot be run or makes NaN or Inf, MachineError for a worker that is
+    killed and a cluster that does not answer.
     """
     plan = list(passes(model, shards, tensors, batch, options.memory))
     if len(plan) > 1:
@@ -89,8 +89,8 @@ def _counted(
 def _here(forward: Forward, spans: Iterable[Span], checkpoint: Checkpoint) -> Iterator[Span]:
     with counter() as counting:
         for start, stop in spans:
-            for index, (_, activations) in enumerate(forward.run((start, stop)), start):
-                counting.count(activations, checkpoint.histograms)
+            for index, (batch, activations) in enumerate(forward.run((start, stop)), start):
+                counting.count(batch, activations, checkpoint.histograms)
                 checkpoint.add((index, index + 1))
                 yield index, index + 1
 

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from calibrators.histogram import Histogram
+from calibrators.shards import Batch
+from trtbuild.errors import InputError
 from trtbuild.targets.session import Tensors
 
 
@@ -17,8 +19,11 @@ class Counter:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
 
-    def count(self, activations: Tensors, histograms: Mapping[str, Histogram]) -> None:
-        """Count those that have a histogram; each is let go of as soon as it is counted."""
+    def count(self, batch: Batch, activations: Tensors, histograms: Mapping[str, Histogram]) -> None:
+        """Count those that have a histogram; each is let go of as soon as it is counted.
+
+        Raises InputError, naming the samples, when there is NaN or Inf among them: no range could be taken.
+        """
 
         def one(tensor: str) -> None:
             histograms[tensor].update(activations.pop(tensor))
@@ -26,6 +31,12 @@ class Counter:
         largest_first = sorted(histograms, key=lambda tensor: -activations[tensor].size)
         for _ in self._pool.map(one, largest_first):
             pass
+        for tensor, histogram in histograms.items():
+            if histogram.nonfinite:
+                raise InputError(
+                    f"tensor {tensor!r} has {histogram.nonfinite} NaN or Inf in {batch.label}: no range can "
+                    "be taken; mend the model or the samples that make them"
+                )
 
 
 @contextmanager

@@ -46,7 +46,8 @@ def forward(model: Model, shards: ShardSet, tensors: Sequence[str], batch: int) 
     """The passes that show `tensors`: inputs of the model or float activations."""
     inputs = {spec.name for spec in model.inputs}
     produced = [tensor for tensor in tensors if tensor not in inputs]
-    shown = with_outputs(model.normalised, produced, cut=True) if produced else None
+    # Not cut where it need not be: that the last nodes run too says that the samples are fit for the model.
+    shown = with_outputs(model.normalised, produced, cut=bool(model.unrunnable)) if produced else None
     return Forward(shown, shards, tuple(tensors), batch)
 
 
@@ -58,9 +59,8 @@ def activations(
 
 
 def _run(active: Runner, item: Batch, batched: bool) -> Tensors:
-    samples = item.names[0] if len(item.names) == 1 else f"{item.names[0]} to {item.names[-1]}"
-    outputs, real = infer(active, item.feeds, samples), len(item.names)
+    outputs, real = infer(active, item.feeds, item.label), len(item.names)
     filled_up = batched and len(next(iter(item.feeds.values()))) > real
-    rows = per_sample(active, item.feeds, outputs, samples) if filled_up else set()
+    rows = per_sample(active, item.feeds, outputs, item.label) if filled_up else set()
     rows_of = {*item.feeds, *rows} if filled_up else ()
     return real_rows({**item.feeds, **outputs}, rows_of, real)

@@ -36,7 +36,7 @@ def _sizes(model: Model, shards: ShardSet, tensors: Sequence[str]) -> dict[str, 
     produced = [tensor for tensor in tensors if tensor not in sizes]
     if not produced:
         return sizes
-    shown = with_shapes(model.normalised, produced)
+    shown = with_shapes(model.normalised, produced, cut=bool(model.unrunnable))
     bits = {value.name: value.dtype.bitwidth for node in model.graph for value in node.outputs if value.dtype}
     with runner(shown, "calibration") as active:
         shapes = infer(active, batch.feeds, batch.names[0])

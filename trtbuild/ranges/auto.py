@@ -59,8 +59,8 @@ def choose_ranges(
     open_ones = {tensor: ranges for tensor, ranges in proposed.items() if len(ranges) > 1}
     samples, outputs = split(shards), _outputs(model)
     if not samples.choosing or not outputs:
-        few = f"{shards.samples} samples are too few to choose by (at least {FEWEST}, in two batches)"
-        say(f"auto: {few if outputs else 'no output can be compared'}: min-max for every tensor")
+        few = f"of the {FEWEST} samples, in two batches, that choosing takes there are {shards.samples}"
+        say(f"auto: min-max for every tensor: {few if outputs else 'no output can be compared'}")
         return {tensor: minmax[tensor] for tensor in proposed}
     runs = max(sum(map(len, open_ones.values())), 1)
     step = -(-len(samples.choosing) // max(_RUNS // runs, _FEWEST_CHOOSING))

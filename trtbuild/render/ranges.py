@@ -11,9 +11,6 @@ def ranges(document: Document) -> None:
         add_row(table, name, entry["method"], f"{entry['amax']:.6g}")
     console = new_console()
     console.print(table)
-    constant = [name for name, entry in document["ranges"].items() if entry["amax"] == 0]
-    if constant:
-        add_line(console, f"constant zero in every sample: {', '.join(constant)}")
     add_line(console, f"{document['path']}\n{document['cache']}")
 
 

@@ -29,10 +29,10 @@ def with_outputs(model: ir.Model, outputs: Sequence[str], cut: bool = False) -> 
     return copy
 
 
-def with_shapes(model: ir.Model, tensors: Sequence[str]) -> ir.Model:
+def with_shapes(model: ir.Model, tensors: Sequence[str], cut: bool = False) -> ir.Model:
     """A copy of `model` whose outputs are the shapes of `tensors`, each under the tensor's name and SHAPE:
     what the tensors would take is known without holding them."""
-    copy = with_outputs(model, tensors, cut=True)
+    copy = with_outputs(model, tensors, cut)
     shapes = [
         ir.node("Shape", [value], outputs=[ir.Value(name=f"{value.name}{SHAPE}")])
         for value in copy.graph.outputs

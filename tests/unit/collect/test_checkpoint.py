@@ -15,7 +15,6 @@ from calibrators.shards import ShardSet
 from tests.unit.collect.conftest import TENSORS, TEXT, WEIGHTS
 from trtbuild.collect import checkpoint as module
 from trtbuild.collect.collect import Options, collect
-from trtbuild.errors import InputError
 
 
 class CutOffError(Exception):
@@ -91,24 +90,25 @@ def test_a_finished_group_is_not_run_again(model, shards, expected, tmp_path, mo
     assert len(counted) < len(shards.batch_sizes(2))
 
 
-@pytest.mark.parametrize("what", ["model", "set of shards"])
-def test_a_checkpoint_of_something_else_is_an_error(
-    open_toy, model, arrays, shards, write_shards, cut_off, what
+@pytest.mark.parametrize("what", ["another model", "other shards", "other tensors, batches or versions"])
+def test_what_is_of_something_else_is_not_gone_on_with(
+    open_toy, model, arrays, shards, write_shards, cut_off, capsys, what
 ):
-    folder = cut_off(model, shards, 2)
-    if what == "model":
+    folder, batch = cut_off(model, shards, 2), 2
+    (kept,) = folder.iterdir()
+    if what == "another model":
         model = open_toy(TEXT.format(n="n"), {**WEIGHTS, "w1": WEIGHTS["w2"]})
-    else:
+    elif what == "other shards":
         shards = write_shards(model, [arrays[0] + 1, *arrays[1:]])
-    with pytest.raises(InputError, match=f"is a checkpoint of another {what}; delete it"):
-        collect(model, shards, TENSORS, 2, Options(checkpoints=folder))
-
-
-def test_other_batches_begin_anew(model, shards, expected, cut_off, monkeypatch):
-    folder = cut_off(model, shards, 2)
-    counted = runs(monkeypatch)
-    assert collect(model, shards, TENSORS, 3, Options(checkpoints=folder)) == expected
-    assert len(counted) == len(shards.batch_sizes(3))
+    else:
+        batch = 3
+    expected = collect(model, shards, TENSORS, batch)
+    if batch == 3:
+        (other,) = set(cut_off(model, shards, 2, batch=3).iterdir()) - {kept}
+        kept.replace(other)
+    capsys.readouterr()
+    assert collect(model, shards, TENSORS, batch, Options(checkpoints=folder)) == expected
+    assert f"is of {what}; counting begins anew" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,26 @@ def test_other_batches_begin_anew(model, shards, expected, cut_off, monkeypatch)
     ],
     ids=["cut off", "empty", "other bytes", "another version"],
 )
-def test_a_damaged_checkpoint_is_an_error(model, shards, cut_off, harm):
+def test_a_damaged_one_is_not_gone_on_with(model, shards, expected, cut_off, capsys, harm):
     folder = cut_off(model, shards, 2)
     (path,) = folder.iterdir()
     path.write_bytes(harm(path.read_bytes()))
-    with pytest.raises(InputError, match=r"is no whole checkpoint \(.+\); delete it"):
-        collect(model, shards, TENSORS, 2, Options(checkpoints=folder))
+    capsys.readouterr()
+    assert collect(model, shards, TENSORS, 2, Options(checkpoints=folder)) == expected
+    assert f"note: {path} is no whole checkpoint (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("done", [[[0, 0]], [[2, 1]], [[0, 2], [1, 3]], [[1, 2], [0, 1]], [[-1, 1]], [0, 1]])
+def test_spans_that_no_checkpoint_has(done):
+    with pytest.raises(module.DAMAGED):
+        module._spans(done)
+
+
+def test_a_file_in_the_folders_place_stops_nothing(model, shards, expected, tmp_path, capsys):
+    (tmp_path / "partial").write_text("hi")
+    assert collect(model, shards, TENSORS, 2, Options(checkpoints=tmp_path / "partial")) == expected
+    assert "cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "partial").read_text() == "hi"
 
 
 def test_a_full_disk_stops_nothing(model, shards, expected, tmp_path, monkeypatch, capsys):

@@ -83,7 +83,7 @@ def test_too_few_samples(two_outliers, write_shards, capsys):
     found = choose_ranges(model, write_shards(model, few), proposed(model, few), {})
     assert {entry.method for entry in found.values()} == {"minmax"}
     assert (
-        "auto: 3 samples are too few to choose by (at least 4, in two batches): min-max for every tensor"
+        "auto: min-max for every tensor: of the 4 samples, in two batches, that choosing takes there are 3"
         in (capsys.readouterr().err)
     )
 
@@ -96,7 +96,7 @@ def test_no_output_that_can_be_compared(open_toy, write_shards, capsys):
     x = RNG.standard_t(2, (2000, 4)).astype(np.float32)
     found = choose_ranges(model, write_shards(model, {"x": x}), proposed(model, {"x": x}), {})
     assert found["x"].method == "minmax"
-    assert "auto: no output can be compared: min-max for every tensor" in capsys.readouterr().err
+    assert "auto: min-max for every tensor: no output can be compared" in capsys.readouterr().err
 
 
 def test_ranges_that_the_recipe_fixes_are_the_context(two_outliers, write_shards):
