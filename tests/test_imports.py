@@ -187,9 +187,7 @@ def test_modules_are_imported_by_name_in_few_places() -> None:
         file
         for file in sources()
         for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
-        if isinstance(node, ast.Call)
-        and _called(node) in BY_NAME
-        and not file.startswith(MAY_IMPORT_BY_NAME)
+        if isinstance(node, ast.Call) and _called(node) in BY_NAME and not file.startswith(MAY_IMPORT_BY_NAME)
     ]
     assert wrong == []
 

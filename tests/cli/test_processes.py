@@ -53,7 +53,8 @@ def long_calibration(toy, make_samples):
     return toy
 
 
-def test_control_c_during_calibration(long_calibration, tree):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_during_calibration(long_calibration, tree, sent):
     before = tree()
     line = """
 import signal
@@ -70,7 +71,7 @@ main()
     for text in process.stderr:
         if text.startswith("calibrating, samples: 20"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "error: interrupted; nothing was left half-written"
