@@ -33,6 +33,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("shards",),
     ("golden",),
     ("ship",),
+    ("report",),
     ("locate",),
     ("pipeline",),
     ("doctor", "render", "bench"),

@@ -23,6 +23,7 @@ from trtbuild.precision.map import PrecisionMap
 from trtbuild.profiles import profiles_of
 from trtbuild.progress import say
 from trtbuild.recipe import Recipe
+from trtbuild.report.document import Checked
 from trtbuild.ship import manifest, store
 from trtbuild.ship.output import check_destination, check_output, export
 from trtbuild.ship.store import Build
@@ -139,6 +140,11 @@ def _built_before(engine: Engine, builds: Path, key: str) -> Build | None:
 
 
 def validate(engine: Engine, build: Build, stored: Path | None = None, keep: Path | None = None) -> Verdict:
+    """The verdict of `checked`."""
+    return checked(engine, build, stored, keep).verdict
+
+
+def checked(engine: Engine, build: Build, stored: Path | None = None, keep: Path | None = None) -> Checked:
     """The golden check of a build. A build in the store keeps the verdict beside it.
 
     `stored`: golden outputs that an earlier check kept with `keep`, in place of a golden run.
@@ -178,7 +184,7 @@ def validate(engine: Engine, build: Build, stored: Path | None = None, keep: Pat
             "caveat": "; ".join(caveats) or None,
         }
         store.write_json(build.artifact.parent / VERDICT, {**document, **verdict.to_dict()})
-    return verdict
+    return Checked(verdict, build, model, shards, tuple(caveats))
 
 
 def _goldens(engine: Engine) -> Path | None:

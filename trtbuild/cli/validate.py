@@ -26,6 +26,18 @@ from trtbuild.errors import ExitCode
     metavar="FILE",
     help="Keep the golden outputs, for a device that must not run a golden.",
 )
+@click.option(
+    "--junit", type=click.Path(path_type=Path), metavar="FILE", help="JUnit XML: gate checks, failing layers."
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="The whole report as one HTML file."
+)
+@click.option(
+    "--annotate",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The ONNX model with precision, reason and error on each node, for Netron.",
+)
 @common
 @click.pass_context
 def validate(
@@ -35,6 +47,9 @@ def validate(
     samples: Path | None,
     golden: Path | None,
     save_golden: Path | None,
+    junit: Path | None,
+    html: Path | None,
+    annotate: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
@@ -42,10 +57,16 @@ def validate(
     """Golden diff of the newest build of ENGINE (or of a BUILD), and the gate. Exit code 1: it said no."""
     from trtbuild import locate, pipeline
     from trtbuild.render import verdict as render
+    from trtbuild.report.document import compose
+    from trtbuild.report.files import ReportFiles
 
     built = locate.find_build(engine, key)
     opened = locate.engine_of(built, engine, overrides, samples)
-    verdict = pipeline.validate(opened, built, golden, save_golden)
-    show({"build": built.key, **verdict.to_dict()}, as_json, render.verdict)
-    if not verdict.passed:
+    files = ReportFiles(junit, html, annotate)
+    files.check(opened, built, {"--save-golden": save_golden, "--golden": golden})
+    checked = pipeline.checked(opened, built, golden, save_golden)
+    document = compose(checked)
+    files.write(checked, document)
+    show(document, as_json, render.verdict)
+    if not checked.verdict.passed:
         context.exit(ExitCode.GATE)

@@ -15,6 +15,10 @@ from trtbuild.golden.kernels import BINS, SUMS
 FLOOR = 1e-3
 """Elements smaller than this share of a sample's largest are judged relative to that, not to themselves:
 what is nearly zero is off by any factor, and says nothing."""
+_POSITIVE = (np.arange((0x7F800000 >> 20) + 1, dtype=np.uint32) << 20).view(np.float32).astype(np.float64)
+_POSITIVE[-1] = 2.0**128
+_EDGES = np.concatenate([-_POSITIVE[:0:-1], _POSITIVE])
+"""Of the bins by value: what sign, exponent and three bits of mantissa tell apart."""
 LARGEST = (kernels.MAX_ABS, kernels.MAX_REL)
 
 
@@ -52,6 +56,15 @@ class Difference:
     def to_dict(self) -> dict[str, float | int | None]:
         """For JSON: infinite and undefined figures become null (`max_abs` tells equal from dead)."""
         return {name: _json(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """edges: n + 1 rising bounds. golden, candidate: n counts each."""
+
+    edges: list[float]
+    golden: list[int]
+    candidate: list[int]
 
 
 class Comparison:
@@ -109,6 +122,20 @@ class Comparison:
             nan_golden=int(sums[kernels.NAN_GOLDEN]),
             nan_candidate=int(sums[kernels.NAN_CANDIDATE]),
         )
+
+    def histogram(self) -> Histogram | None:
+        """The values of both sides over the bins that `kl` compares, from the lowest occupied one to the
+        highest; None where there are no values."""
+        finite = _EDGES.size // 2  # bins of either sign
+        counts = np.concatenate(
+            [self._counts[:, BINS // 2 :][:, :finite][:, ::-1], self._counts[:, :finite]], 1
+        )
+        (occupied,) = np.nonzero(counts.sum(axis=0))
+        if not occupied.size:
+            return None
+        first, last = int(occupied[0]), int(occupied[-1]) + 1
+        golden, candidate = (side[first:last].tolist() for side in counts)
+        return Histogram(_EDGES[first : last + 1].tolist(), golden, candidate)
 
 
 def incomparable(golden: NDArray[Any], candidate: NDArray[Any]) -> str | None:

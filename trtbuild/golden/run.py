@@ -8,7 +8,7 @@ from typing import Any
 
 from calibrators.shards import Batch, ShardSet
 from trtbuild.errors import InputError
-from trtbuild.golden.metrics import Comparison, Difference
+from trtbuild.golden.metrics import Comparison, Difference, Histogram, incomparable
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.progress import track
@@ -30,9 +30,12 @@ class TensorDiff:
     precision: str
     difference: Difference | None
     problem: str | None
+    histogram: Histogram | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "difference": self.difference.to_dict() if self.difference else None}
+        """For JSON; without the histogram, which is large."""
+        fields = {name: value for name, value in vars(self).items() if name != "histogram"}
+        return {**fields, "difference": self.difference.to_dict() if self.difference else None}
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Differ:
             name, op_type = (str(node.name), node.op_type) if node else ("", "input")
             precision = precisions[name] if node else "fp32"
             difference = None if problem else comparison.result()
-            results.append(TensorDiff(tensor, name, op_type, precision, difference, problem))
+            histogram = None if problem else comparison.histogram()
+            results.append(TensorDiff(tensor, name, op_type, precision, difference, problem, histogram))
         return results
 
 
@@ -173,10 +177,4 @@ def _problem(tensor: str, golden: Tensors, candidate: Tensors) -> str | None:
         return "the golden does not have this tensor"
     if tensor not in candidate:
         return "the candidate does not have this tensor"
-    if golden[tensor].shape != candidate[tensor].shape:
-        return f"shape {candidate[tensor].shape} where the golden has {golden[tensor].shape}"
-    if golden[tensor].dtype != candidate[tensor].dtype:
-        return f"dtype {candidate[tensor].dtype} where the golden has {golden[tensor].dtype}"
-    if golden[tensor].dtype.kind in "OSUc":
-        return f"values of dtype {golden[tensor].dtype} cannot be compared as numbers"
-    return None
+    return incomparable(golden[tensor], candidate[tensor])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from trtbuild.render.text import Document, add_line, add_row, new_console, new_table
+from trtbuild.report.rank import sqnr
 
 WORST_SHOWN = 10
 
@@ -13,6 +14,8 @@ def verdict(document: Document) -> None:
     console = new_console()
     if document["layers"]:
         console.print(_worst(document["layers"]))
+        for line in _to_try(document["worst"]):
+            add_line(console, line)
     if document["first_divergence"]:
         add_line(console, f"first layer below 20 dB: {document['first_divergence']}")
     for node, why in document["not_checked"].items():
@@ -26,7 +29,7 @@ def verdict(document: Document) -> None:
 
 def _worst(layers: list[Document]) -> Table:
     compared = (layer for layer in layers if layer["difference"])
-    worst = sorted(compared, key=lambda layer: _sqnr(layer["difference"]))[:WORST_SHOWN]
+    worst = sorted(compared, key=lambda layer: sqnr(layer["difference"]))[:WORST_SHOWN]
     table = new_table(
         f"the {len(worst)} worst of {len(layers)} layers",
         *("tensor", "node", "precision", "SQNR, dB", "cosine", "RMSE", "max abs", "KL"),
@@ -38,12 +41,14 @@ def _worst(layers: list[Document]) -> Table:
             f"{found[name]:.4g}" if found[name] is not None else "-"
             for name in ("cosine", "rmse", "max_abs", "kl")
         )
-        add_row(table, layer["tensor"], layer["node"], layer["precision"], f"{_sqnr(found):.1f}", *figures)
+        add_row(table, layer["tensor"], layer["node"], layer["precision"], f"{sqnr(found):.1f}", *figures)
     return table
 
 
-def _sqnr(difference: Document) -> float:
-    """In a document null stands for infinite: identical tensors, or noise where the golden is all zero."""
-    if difference["sqnr_db"] is not None:
-        return float(difference["sqnr_db"])
-    return float("-inf") if difference["max_abs"] else float("inf")
+def _to_try(worst: list[Document]) -> list[str]:
+    """Each pin that would address some of the worst layers, once, and the layers."""
+    layers: dict[str, list[str]] = {}
+    for row in worst:
+        if row["pin"]:
+            layers.setdefault(row["pin"].replace("\n", " "), []).append(row["tensor"])
+    return [f"pin to try: {pin}  # {', '.join(names)}" for pin, names in layers.items()]

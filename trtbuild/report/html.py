@@ -1,0 +1,119 @@
+"""The document as one HTML file that needs nothing else: no server, no network, no JavaScript to be read."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from trtbuild.report import chart
+from trtbuild.report.rank import problem, sqnr
+
+GENERATOR = '<meta name="generator" content="trtbuild'
+FIGURES = {
+    "sqnr_db": "SQNR, dB",
+    "cosine": "cosine",
+    "max_abs": "max abs",
+    "max_rel": "max rel",
+    "rmse": "RMSE",
+    "argmax_changed": "argmax changed",
+    "kl": "KL, nats",
+}
+"""Of a difference, those that the tables show where any row has them."""
+BESIDE = {"own": "own SQNR, dB", "inherited": "inherited SQNR, dB", "noise": "noise SQNR, dB"}
+"""Other differences of a row: what the layer itself adds, what it got, and what rounding alone makes."""
+PRECISIONS = ("int8", "fp16", "bf16", "fp32")
+
+
+def html(document: dict[str, Any]) -> str:
+    """Everything in the page is escaped; its content security policy forbids every request, and every script
+    and style but its own, which it names by their SHA-256."""
+    style, script = _asset("report.css"), _asset("report.js")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": _number, "decibel": _decibel, "percent": _percent}
+    page = environment.from_string(_asset("report.html.jinja"))
+    layers = document["layers"]
+    return page.render(
+        document=document,
+        style=Markup(style),
+        script=Markup(script),
+        policy="; ".join(
+            [
+                "default-src 'none'",
+                f"style-src {_hash(style)}",
+                f"script-src {_hash(script)}",
+                "base-uri 'none'",
+                "form-action 'none'",
+            ]
+        ),
+        generator=Markup(GENERATOR),
+        chart=chart.along(layers, document["diverged_below_db"]),
+        geometry=chart,
+        bars=chart.bars,
+        titles={**FIGURES, **BESIDE},
+        shown=_shown,
+        cells=_cells,
+        precisions=[name for name in PRECISIONS if any(row["precision"] == name for row in layers)],
+        problem=problem,
+        sqnr=sqnr,
+        diverged=[row for row in layers if _diverged(row, document["diverged_below_db"])],
+        is_diverged=_diverged,
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("trtbuild.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(content: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _diverged(row: Mapping[str, Any], limit: float) -> bool:
+    return bool(row["difference"]) and sqnr(row["difference"]) < limit
+
+
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which columns of figures have anything in them."""
+    differences = [row["difference"] for row in rows if row["difference"]]
+    keys = [key for key in FIGURES if any(found.get(key) is not None for found in differences)]
+    return [*keys, *(key for key in BESIDE if any(row.get(key) for row in rows))]
+
+
+def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Of each column what it is sorted by, empty where there is nothing, and what it shows."""
+    return [_cell(row, key) for key in keys]
+
+
+def _cell(row: Mapping[str, Any], key: str) -> tuple[str, str]:
+    found = row.get(key) if key in BESIDE else row["difference"]
+    if not found:
+        return "", "–"
+    if key in BESIDE or key == "sqnr_db":
+        value = sqnr(found)
+        return repr(value).replace("inf", "Infinity"), _decibel(value)
+    figure = found.get(key)
+    return ("", "–") if figure is None else (repr(figure), f"{figure:.{6 if key == 'cosine' else 4}g}")
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _decibel(value: float) -> str:
+    if math.isinf(value):
+        return "equal" if value > 0 else "no signal"
+    return f"{value:.1f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
