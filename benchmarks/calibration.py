@@ -114,7 +114,8 @@ def memory(shards: Path, counts: list[int]) -> dict[str, Any]:
 
 
 def rivals(shards: Path, counts: list[int], modelopt: str | None) -> list[dict[str, Any]]:
-    """Each calibrator in a process of its own, one after the other: seconds of calibrating, peak memory."""
+    """Each calibrator in a process of its own, one after the other: seconds of calibrating, with modules
+    loaded, and peak memory."""
     found = []
     for count in counts:
         sides = {name: child(name, shards, count) for name in ("trtbuild", "onnxruntime")}
