@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.process_memory import peak_mb
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable
 from trtbuild.calibrate import calibrate
@@ -117,14 +118,6 @@ def main() -> None:
     run()
     seconds = time.perf_counter() - started
     print(json.dumps({"samples": int(count), "seconds": seconds, "peak_mb": peak_mb()}))
-
-
-def peak_mb() -> float:
-    """The most memory that this process ever had. Not getrusage's: a child inherits its parent's."""
-    (line,) = (
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
-    )
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

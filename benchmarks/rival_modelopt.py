@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from process_memory import peak_mb  # this file is run as a script
 
 
 def main() -> None:
@@ -65,14 +66,6 @@ def main() -> None:
         "peak_mb": peak_mb(),
     }
     print(json.dumps(document))
-
-
-def peak_mb() -> float:
-    """The most memory that this process ever had. Not getrusage's: a child inherits its parent's."""
-    (line,) = (
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
-    )
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

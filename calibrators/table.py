@@ -6,8 +6,6 @@ import difflib
 import hashlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from calibrators.cache import cache_header, read_cache, write_cache
 from calibrators.errors import TableError
 from calibrators.scale import INT8_MAX, scale_of
+from calibrators.whole_file import replacing
 
 __all__ = ["Range", "RangeTable", "TableKey", "cache_header"]
 
@@ -103,16 +102,9 @@ class RangeTable:
         Raises TableError when it cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
-            try:
-                with unfinished.open("x", encoding="utf-8") as stream:
-                    stream.write(text)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(unfinished, path)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            with replacing(path) as stream:
+                stream.write(text.encode())
         except OSError as exc:
             raise TableError(f"{path} cannot be written: {exc.strerror or exc}") from exc
 

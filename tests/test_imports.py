@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER: tuple[tuple[str, ...], ...] = (
     ("calibrators",),
     ("errors",),
-    ("names", "digest", "paths", "progress", "groups"),
+    ("names", "digest", "paths", "progress", "groups", "versions"),
     ("functions",),
     ("recipe",),
     ("engine",),

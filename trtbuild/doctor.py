@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import shutil
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from trtbuild.errors import MachineError
 from trtbuild.targets.choose import by_name
 from trtbuild.targets.trt.gpu import compute_capability, gpu_name
+from trtbuild.versions import version_of
 
 PACKAGES = (
     "numpy",
@@ -61,7 +61,7 @@ def diagnose() -> Diagnosis:
         gpu=gpu_name(),
         compute_capability=".".join(map(str, capability)) if capability else None,
         free_gb=round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
-        packages={name: _version(name) for name in PACKAGES},
+        packages={name: version_of(name) for name in PACKAGES},
         targets=(
             TargetStatus("onnxruntime", True, True, None),
             TargetStatus(
@@ -73,13 +73,6 @@ def diagnose() -> Diagnosis:
             TargetStatus("tensorrt", tensorrt is None, tensorrt is None, tensorrt),
         ),
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _lacks(target: str) -> str | None:

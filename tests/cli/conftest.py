@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Result:
 
 
 Run = Callable[..., Result]
+Tree = Callable[[], dict[str, str]]
 
 
 @pytest.fixture
@@ -177,3 +179,23 @@ def model_file() -> Callable[..., Path]:
 @pytest.fixture
 def make_samples() -> Callable[..., NDArray[np.float32]]:
     return samples
+
+
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Ctrl-C as in a foreground process, also where the tests run in the background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def refused(run: Run, tree: Tree, words: str, *options: object) -> None:
+    """`validate` with these options: exit code 2 and one line, before anything is run or written."""
+    before = tree()
+    result = run("validate", "toy", *options)
+    assert (result.code, result.out) == (2, "")
+    assert len(result.errors) == 1
+    assert words in result.errors[0]
+    assert "comparing" not in result.err
+    assert run("validate", "toy", *options, "--json").document["exit_code"] == 2
+    assert tree() == before

@@ -194,14 +194,6 @@ def test_an_interrupt_says_so(run, toy, monkeypatch, error):
     assert json.loads(result.out)["exit_code"] == 130
 
 
-@pytest.fixture
-def control_c():
-    """Ctrl-C as in a foreground process, also where the tests run in the background."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 @pytest.mark.usefixtures("control_c")
 @pytest.mark.parametrize("then", ["goes on", "fails"])
 def test_an_interrupt_that_a_library_swallows(run, toy, tree, monkeypatch, then):

@@ -9,16 +9,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.cli.conftest import Run, Tree, refused
 from trtbuild.golden import stored
 
-Run = Callable[..., Any]
-Tree = Callable[[], dict[str, str]]
 GOLDEN = Path("golden.safetensors")
 
 
@@ -28,16 +26,6 @@ def built(run: Run, toy: Path) -> Path:
     assert run("build", "toy").code == 0
     assert run("validate", "toy", "--save-golden", GOLDEN).code == 0
     return toy
-
-
-def refused(run: Run, tree: Tree, words: str, *options: object) -> None:
-    before = tree()
-    result = run("validate", "toy", *options)
-    assert (result.code, result.out) == (2, "")
-    assert len(result.errors) == 1
-    assert words in result.errors[0]
-    assert run("validate", "toy", *options, "--json").document["exit_code"] == 2
-    assert tree() == before
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,16 @@ import shutil
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import jsonschema
 import onnx
 import pytest
 
+from tests.cli.conftest import Run, Tree, refused
 from trtbuild import pipeline
 from trtbuild.report import annotate
 
-Run = Callable[..., Any]
-Tree = Callable[[], dict[str, str]]
 ALL = ("--junit", "junit.xml", "--html", "report.html", "--annotate", "annotated.onnx")
 FILES = ALL[1::2]
 
@@ -30,17 +28,6 @@ def built(run: Run, toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     assert run("build", "toy").code == 0
     return toy
-
-
-def refused(run: Run, tree: Tree, words: str, *options: object) -> None:
-    """Exit code 2 and one line, before anything is run or written."""
-    before = tree()
-    result = run("validate", "toy", *options)
-    assert (result.code, result.out) == (2, "")
-    assert len(result.errors) == 1
-    assert words in result.errors[0]
-    assert "comparing" not in result.err
-    assert tree() == before
 
 
 def test_all_reports_of_one_check(run: Run, built: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -326,14 +325,6 @@ def test_the_users_traceback_with_v(pack):
     result, _ = pack(generator(YIELDS + "unknown"), "-v")
     assert "NameError: name 'unknown' is not defined" in result.err
     assert result.code == 2
-
-
-@pytest.fixture
-def control_c():
-    """Ctrl-C as in a foreground process, also where the tests run in the background."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.mark.usefixtures("control_c")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,6 @@ from trtbuild.cli.options import (
     RANGES,
     TARGET,
     VERBOSE,
-    collect_options,
     collecting,
     common,
     show,
@@ -24,6 +23,9 @@ from trtbuild.cli.options import (
     with_mode,
 )
 from trtbuild.errors import ExitCode, InputError
+
+if TYPE_CHECKING:
+    from trtbuild.collect.collect import Options
 
 
 @click.command()
@@ -88,9 +90,7 @@ def build(
     calib: Path | None,
     ranges: Path | None,
     output: Path | None,
-    workers: int,
-    cluster: str | None,
-    memory_limit: float | None,
+    how: Options,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
@@ -101,7 +101,6 @@ def build(
     from trtbuild.render import build as render
 
     opened = open_engine(engine, with_mode(overrides, mode), pins, calib, ranges=ranges)
-    how = collect_options(workers, cluster, memory_limit)
     built = pipeline.build(opened, target_of(target, mode), output, how)
     show({"path": str(output or built.artifact), **built.manifest}, as_json, render.build)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,13 +12,15 @@ from trtbuild.cli.options import (
     MODE,
     OUTPUT,
     TARGET,
-    collect_options,
     collecting,
     common,
     show,
     target_of,
     with_mode,
 )
+
+if TYPE_CHECKING:
+    from trtbuild.collect.collect import Options
 
 
 @click.command()
@@ -49,9 +52,7 @@ def calibrate(
     output: Path | None,
     cache_for: str,
     compare: Path | None,
-    workers: int,
-    cluster: str | None,
-    memory_limit: float | None,
+    how: Options,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
@@ -65,7 +66,6 @@ def calibrate(
     opened = open_engine(engine, with_mode(overrides, mode), calib=calib)
     chosen = by_name(target_of(target, mode), opened.recipe.tensorrt.mode)
     other = ranges_file.read(compare, "--compare") if compare is not None else None
-    how = collect_options(workers, cluster, memory_limit)
     table, path, cache = pipeline.calibrate_to(opened, chosen, output, cache_for, how)
     document = {"engine": opened.name, "path": str(path), "cache": str(cache), **table.to_dict()}
     if other is not None:

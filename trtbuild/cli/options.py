@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from trtbuild.cli.numbers import Number
 from trtbuild.errors import InputError
-
-if TYPE_CHECKING:
-    from trtbuild.collect.collect import Options
 
 SCHEMA_VERSION = 1
 F = TypeVar("F", bound=Callable[..., Any])
@@ -109,18 +107,20 @@ def common(command: F) -> F:
 
 
 def collecting(command: F) -> F:
-    """How a command that may calibrate does that."""
+    """How a command that may calibrate does that: `how`, made of options."""
+
+    @functools.wraps(command)
+    def collected(
+        *arguments: Any, workers: int, cluster: str | None, memory_limit: float | None, **others: Any
+    ) -> Any:
+        from trtbuild.collect.collect import ON_THIS_MACHINE, Options
+
+        memory = ON_THIS_MACHINE.memory if memory_limit is None else memory_limit * 1e9
+        return command(*arguments, how=Options(memory, workers, cluster), **others)
+
     for option in reversed(_COLLECT):
-        command = option(command)
-    return command
-
-
-def collect_options(workers: int, cluster: str | None, memory_limit: float | None) -> Options:
-    """What `collecting` was given; without a limit the default one."""
-    from trtbuild.collect.collect import ON_THIS_MACHINE, Options
-
-    memory = ON_THIS_MACHINE.memory if memory_limit is None else memory_limit * 1e9
-    return Options(memory, workers, cluster)
+        collected = option(collected)
+    return cast(F, collected)
 
 
 def show(document: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], None]) -> None:

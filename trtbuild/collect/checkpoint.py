@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 
 from calibrators.errors import CalibratorError
 from calibrators.histogram import Histogram
+from calibrators.whole_file import replacing
 from trtbuild.collect.spans import Span, joined
 from trtbuild.errors import one_line
 from trtbuild.progress import say
@@ -71,20 +70,13 @@ class Checkpoint:
     def _save(self, path: Path) -> None:
         """Write all of it. That there is no room for it stops nothing: it is said, and not tried again."""
         started = time.monotonic()
-        unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("xb") as stream:
+            with replacing(path) as stream:
                 np.savez(stream, **self._arrays())
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(unfinished, path)
         except OSError as error:
             say(f"note: {path} cannot be written ({error.strerror or error}): killed, this would begin anew")
             self._path = None
-        finally:
-            with suppress(OSError):  # nor does that it was never made
-                unfinished.unlink()
         self._last = time.monotonic()
         self._cost = self._last - started
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -22,10 +25,23 @@ def backend(cluster: str | None) -> Iterator[None]:
 
     with ExitStack() as stack:
         if cluster is None:
-            stack.enter_context(joblib.parallel_config(backend="loky"))
+            stack.enter_context(
+                joblib.parallel_config(backend="loky", initializer=_end_with, initargs=(os.getpid(),))
+            )
         else:
             _connect(cluster, stack)
         yield
+
+
+def _end_with(parent: int) -> None:
+    """End this process when `parent` is gone: killed, it would leave us waiting on its pipes for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _connect(cluster: str, stack: ExitStack) -> None:

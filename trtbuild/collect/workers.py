@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import os
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -39,7 +35,7 @@ def count_spans(
 
     work = list(spans)
     workers = max(1, min(workers, len(work)))
-    threads, parent = (1, None) if cluster else (max(1, cores() // workers), os.getpid())
+    threads = 1 if cluster else max(1, cores() // workers)
     with backend(cluster), _sent(forward, cluster) as (model, passes):
         streams = joblib.parallel.get_active_backend()[0].supports_return_generator
         parallel = joblib.Parallel(
@@ -48,7 +44,7 @@ def count_spans(
             return_as="generator_unordered" if streams else "list",
         )
         try:
-            yield from parallel(joblib.delayed(_count)(model, passes, span, threads, parent) for span in work)
+            yield from parallel(joblib.delayed(_count)(model, passes, span, threads) for span in work)
         except TerminatedWorkerError as error:
             raise MachineError(
                 "a calibration worker was killed, as the system does when memory runs out; "
@@ -56,12 +52,8 @@ def count_spans(
             ) from error
 
 
-def _count(
-    model: Sent, forward: Forward, span: Span, threads: int, parent: int | None
-) -> tuple[Span, Counts]:
-    """What a worker does with a span. parent: the process without which it is to end."""
-    if parent not in (None, os.getpid()):  # joblib runs a single task in our own process
-        _end_with(parent)
+def _count(model: Sent, forward: Forward, span: Span, threads: int) -> tuple[Span, Counts]:
+    """What a worker does with a span."""
     source = model.tobytes() if isinstance(model, np.ndarray) else model
     histograms = {tensor: Histogram() for tensor in forward.tensors}
     passes = dataclasses.replace(forward, model=source).run(span, threads)
@@ -69,18 +61,6 @@ def _count(
         for batch, activations in passes:
             counting.count(batch, activations, histograms)
     return span, histograms
-
-
-@functools.cache  # once in a process
-def _end_with(parent: int) -> None:
-    """End this process when `parent` is gone: killed, it would leave us waiting on its pipes for ever."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 import trtbuild
 from calibrators.shards import Batch, ShardSet
+from calibrators.whole_file import replacing
 from trtbuild.errors import InputError, one_line
 from trtbuild.golden.scope import outputs_of
 from trtbuild.model.model import Model
@@ -46,19 +45,9 @@ def save(path: Path, model: Model, golden: Side, shards: ShardSet, made_by: Mapp
     The file knows the model, the samples, and what made it: the side's name and `made_by` (JSON).
     Raises InputError when a sample cannot be run, and for an output that cannot be stored as numbers.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with unfinished.open("xb") as stream:  # first: that the path does not work is told before the run
-            arrays, document = _record(model, golden, shards, made_by)
-            stream.write(_packed(arrays, document))
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk, say, does not tell where
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as stream:  # first: that the path does not work is told before the run
+        arrays, document = _record(model, golden, shards, made_by)
+        stream.write(_packed(arrays, document))
 
 
 def open_stored(path: Path, model: Model, shards: ShardSet) -> StoredSide:

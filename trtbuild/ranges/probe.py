@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from calibrators.scale import fake_quantize
-from trtbuild.model.graph import is_constant
 from trtbuild.model.model import Model
+from trtbuild.ranges.weights import fold_weights
 from trtbuild.ranges.whole import Ranges, quantized
 from trtbuild.rewrite.explicit import ranges_needed
 
@@ -27,19 +26,17 @@ class Probe:
 def probe(model: Model, ranges: Ranges) -> Probe:
     """The model that `quantized` makes with those of `ranges` that the explicit model reads, to the bit.
 
-    Weights are quantized once, here: in a session that would take longer than the rest of a single sample.
+    Weights are folded.
     """
     written = quantized(model, {name: ranges[name] for name in ranges_needed(model) if name in ranges})
+    fold_weights(written.graph)
     scales: dict[str, ir.Value] = {}
-    for node in list(written.graph):
+    for node in written.graph:
         if node.op_type != "QuantizeLinear":
             continue
         value, scale = node.inputs[0], node.inputs[1]
         assert value is not None
         assert scale is not None
-        if is_constant(value):
-            _fold(written.graph, node)
-            continue
         name = str(value.name)
         if name not in scales:
             scales[name] = ir.Value(
@@ -49,21 +46,3 @@ def probe(model: Model, ranges: Ranges) -> Probe:
         del written.graph.initializers[str(scale.name)]
     written.graph.inputs.extend(scales.values())
     return Probe(written, frozenset(scales))
-
-
-def _fold(graph: ir.Graph, quantize: ir.Node) -> None:
-    """Put what a weight becomes through Q and DQ in their place."""
-    ((dequantize, _),) = quantize.outputs[0].uses()
-    weight, scale = (value.const_value.numpy() for value in quantize.inputs[:2])  # type: ignore[union-attr]
-    axis = quantize.attributes.get("axis")
-    back = dequantize.outputs[0]
-    data = fake_quantize(weight, scale, axis.as_int() if axis is not None else None)
-    folded = ir.Value(
-        name=f"{back.name}::folded",
-        shape=ir.Shape(data.shape),
-        type=ir.TensorType(ir.DataType.FLOAT),
-        const_value=ir.tensor(data, name=f"{back.name}::folded"),
-    )
-    graph.register_initializer(folded)
-    back.replace_all_uses_with(folded)
-    graph.remove([dequantize, quantize])

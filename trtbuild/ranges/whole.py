@@ -12,6 +12,7 @@ from trtbuild.model.model import Model
 from trtbuild.precision.rules import resolve
 from trtbuild.ranges.error import error
 from trtbuild.ranges.reads import reads_of, through_int8
+from trtbuild.ranges.weights import fold_weights
 from trtbuild.recipe import PrecisionSection
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.explicit import explicit, ranges_needed
@@ -50,7 +51,9 @@ def whole_error(
     model: Model, ranges: Ranges, feeds: Sequence[Tensors], reference: Sequence[Tensors]
 ) -> float:
     """The mean over the samples of the error at the outputs (those of `reference`) with these ranges."""
-    cut = with_outputs(quantized(model, ranges), list(reference[0]), cut=True)
+    written = quantized(model, ranges)
+    fold_weights(written.graph)
+    cut = with_outputs(written, list(reference[0]), cut=True)
     with runner(cut, "judging ranges") as active:
         errors = [
             error(infer(active, feed, "a sample"), expected)

@@ -13,7 +13,7 @@ from calibrators.write import check_destination, write_shards
 from trtbuild.engine import Engine
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
-from trtbuild.progress import STOP, track
+from trtbuild.progress import track
 from trtbuild.shards.pixels import PixelOptions
 from trtbuild.shards.source import Source, open_source
 
@@ -47,13 +47,7 @@ def pack(
 
 
 def _watched(source: Source, limit: int | None) -> Iterator[Sample]:
-    """The samples, with progress where it is known how many there are."""
-    samples = islice(source.samples, limit)
+    """The samples, with progress."""
     totals = [total for total in (source.total, limit) if total is not None]
-    if totals:
-        yield from track(samples, "packing, samples", min(totals), lambda _: 1)
-        return
-    for sample in samples:
-        if STOP.is_set():
-            raise KeyboardInterrupt
-        yield sample
+    samples = islice(source.samples, limit)
+    return track(samples, "packing, samples", min(totals, default=None), lambda _: 1)

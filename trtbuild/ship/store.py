@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calibrators.whole_file import replacing
 from trtbuild.digest import sha256
 from trtbuild.errors import InputError
 from trtbuild.paths import data_of, manifest_of
@@ -89,18 +89,8 @@ def write_json(path: Path, document: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for text."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with unfinished.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # a full disk, say, does not tell where
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.write(text.encode())
 
 
 def publish(builds: Path, key: str, write: Callable[[Path], Manifest]) -> Build:

@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_the_old_file(case, kept, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stored.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left") as error:
         save(kept, case.model, case.golden, case.shards, {})
     assert str(as_trtbuild_error(error.value)).startswith(f"{kept}: no space left")

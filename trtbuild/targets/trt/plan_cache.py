@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from calibrators.whole_file import replacing
 from trtbuild.progress import say
 
 
@@ -26,15 +26,8 @@ def cached(folder: Path | None, parts: dict[str, Any], make: Callable[[], bytes]
         return plan
     plan = make()
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        unfinished.write_bytes(hashlib.sha256(plan).digest() + plan)
-        unfinished.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # a full disk, say, does not tell where
-        raise
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.write(hashlib.sha256(plan).digest() + plan)
     return plan
 
 

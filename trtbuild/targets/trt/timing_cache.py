@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calibrators.whole_file import replacing
 from trtbuild.progress import say
 from trtbuild.targets.trt.binding import Binding
 from trtbuild.targets.trt.gpu import gpu_name
@@ -49,14 +49,10 @@ def keep(config: trt.IBuilderConfig, path: Path | None) -> None:
     # what TensorRT does not accept may be a cache without anything in it, which only `set` looks for
     if theirs is not None and config.set_timing_cache(theirs, ignore_mismatch=False):
         cache.combine(theirs, ignore_mismatch=False)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_bytes(bytes(cache.serialize()))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with replacing(path) as stream:
+            stream.write(bytes(cache.serialize()))
     except OSError as error:
         say(f"timing cache {path} was not stored: {error.strerror or error}")
 
