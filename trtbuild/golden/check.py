@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from calibrators.shards import ShardSet
 from trtbuild.errors import InputError
-from trtbuild.golden.gate import Check, MetricScores, Verdict, judge
+from trtbuild.golden.differ import TensorDiff
+from trtbuild.golden.gate import Check, Verdict, judge
 from trtbuild.golden.groups import groups_of
+from trtbuild.golden.layers import diff_layers
 from trtbuild.golden.metric_file import Metric
-from trtbuild.golden.run import Differ, TensorDiff, diff_layers, run_outputs
+from trtbuild.golden.outputs import diff_outputs
 from trtbuild.golden.scope import scope_of
 from trtbuild.golden.shapes import check_shapes
 from trtbuild.model.model import Model
@@ -45,7 +45,7 @@ def check(
         groups = groups_of(model, scope.layers, (golden, candidate), shards)
         differs, fused = diff_layers(golden, candidate, groups, shards, section.layer_samples)
         layers = [diff for differ in differs for diff in differ.results(model, precisions)]
-    differ, scores = _outputs(golden, candidate, scope.outputs, shards, metric, section.max_drop or 0.0)
+    differ, scores = diff_outputs(golden, candidate, scope.outputs, shards, metric, section.max_drop or 0.0)
     outputs = differ.results(model, precisions)
     not_checked = {**scope.not_checked, **fused}
     return judge([_interface(golden, candidate)], layers, outputs, scores, section.outputs, not_checked)
@@ -55,29 +55,3 @@ def _interface(golden: Side, candidate: Side) -> Check:
     """Whether a caller finds the outputs where the golden has them: the model file, as it was given."""
     wanted, seen = golden.outputs, candidate.outputs
     return Check("outputs of the model, in its order", seen == wanted, ", ".join(seen), ", ".join(wanted))
-
-
-def _outputs(
-    golden: Side,
-    candidate: Side,
-    tensors: Sequence[str],
-    shards: ShardSet,
-    metric: Metric | None,
-    max_drop: float,
-) -> tuple[Differ, MetricScores | None]:
-    """One pass over all samples. No score for a candidate that lacks an output: coverage fails it."""
-    differ = Differ(tensors)
-    golden_scores, candidate_scores = [], []
-    for batch in run_outputs(golden, candidate, tensors, shards):
-        differ.update(batch.names[0], batch.golden, batch.candidate)
-        if metric is not None and differ.complete:
-            for sample, expected, seen in batch.rows():
-                golden_scores.append(metric(expected, sample))
-                candidate_scores.append(metric(seen, sample))
-    scores = None
-    if metric is not None and differ.complete:
-        count = len(golden_scores)
-        scores = MetricScores(
-            metric.name, count, sum(golden_scores) / count, sum(candidate_scores) / count, max_drop
-        )
-    return differ, scores

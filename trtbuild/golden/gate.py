@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trtbuild.golden.run import TensorDiff
+from trtbuild.golden.differ import TensorDiff
 from trtbuild.recipe import OutputThresholds
 
 DEFAULT_THRESHOLDS = OutputThresholds(cosine=0.99, sqnr_db=15.0)  # cosine alone is blind to scale

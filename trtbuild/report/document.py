@@ -14,8 +14,8 @@ from typing import Any
 
 from calibrators.shards import ShardSet
 from trtbuild.errors import InputError
+from trtbuild.golden.differ import TensorDiff
 from trtbuild.golden.gate import DIVERGED_DB, Verdict
-from trtbuild.golden.run import TensorDiff
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.report import histogram

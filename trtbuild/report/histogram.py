@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trtbuild.golden.run import TensorDiff
+from trtbuild.golden.differ import TensorDiff
 
 BARS = 64
 

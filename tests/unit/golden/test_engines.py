@@ -10,8 +10,8 @@ import pytest
 
 from tests.targets.engine_double import Engines
 from trtbuild.errors import InputError
+from trtbuild.golden.layers import diff_layers
 from trtbuild.golden.metric_file import Metric
-from trtbuild.golden.run import diff_layers
 from trtbuild.model import files
 from trtbuild.recipe import InputSection
 from trtbuild.rewrite.explicit import explicit

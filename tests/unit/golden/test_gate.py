@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from trtbuild.golden.differ import TensorDiff
 from trtbuild.golden.gate import Check, MetricScores, judge
 from trtbuild.golden.metrics import Difference
-from trtbuild.golden.run import TensorDiff
 from trtbuild.recipe import OutputThresholds
 
 GOOD = Difference(

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from trtbuild.errors import InputError
+from trtbuild.golden.differ import Differ
+from trtbuild.golden.layers import diff_layers
 from trtbuild.golden.metric_file import Metric
-from trtbuild.golden.run import Differ, diff_layers, run_outputs
+from trtbuild.golden.outputs import run_outputs
 from trtbuild.recipe import OutputThresholds, Pin
 
 RNG = np.random.default_rng(1)
