@@ -1,7 +1,8 @@
 """trtbuild's metrics and Polygraphy's functions over the same pairs of arrays: a part of benchmarks.golden.
 
 All of trtbuild's figures per tensor (`Comparison`; one tensor is one task) against Polygraphy's L2, cosine,
-PSNR and SNR functors, called directly: without the statistics that Polygraphy's Comparator logs beside them.
+PSNR and SNR functors, called directly, and once through Polygraphy's Comparator, as its users call them: that
+logs statistics beside them.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 from polygraphy.comparator import (
+    Comparator,
     CosineSimilarityCompareFunc,
     IterationResult,
     L2CompareFunc,
     PsnrCompareFunc,
+    RunResults,
     SnrCompareFunc,
 )
 from polygraphy.logger import G_LOGGER
@@ -50,6 +53,7 @@ def measure(golden: Tensors, candidate: Tensors, rounds: int, threads: int) -> d
         "fused_one_thread_ns_per_pair": single / pairs * 1e9,
         "polygraphy_seconds": rival,
         "polygraphy_over_fused": rival / seconds,
+        "polygraphy_comparator_seconds": median(comparator(golden, candidate), 1),
         "polygraphy_over_fused_one_thread": rival / single,
         "cosines_apart": apart,
     }
@@ -71,9 +75,7 @@ def fused(golden: Tensors, candidate: Tensors, threads: int) -> tuple[Callable[[
 
 def polygraphy(golden: Tensors, candidate: Tensors) -> Callable[[], dict[str, float]]:
     """Its four functors, one after the other, as `Comparator.compare_accuracy` calls them -> the cosines."""
-    sides = [
-        IterationResult(dict(side), runner_name=name) for name, side in (("g", golden), ("c", candidate))
-    ]
+    sides = _results(golden, candidate)
     cosine = CosineSimilarityCompareFunc()
     others = L2CompareFunc(), PsnrCompareFunc(), SnrCompareFunc()
 
@@ -84,6 +86,23 @@ def polygraphy(golden: Tensors, candidate: Tensors) -> Callable[[], dict[str, fl
             return {name: result.cosine_similarity for name, result in cosine(*sides).items()}
 
     return run
+
+
+def comparator(golden: Tensors, candidate: Tensors) -> Callable[[], None]:
+    """The same four through `Comparator.compare_accuracy`."""
+    results = RunResults([(side.runner_name, [side]) for side in _results(golden, candidate)])
+    functions = CosineSimilarityCompareFunc(), L2CompareFunc(), PsnrCompareFunc(), SnrCompareFunc()
+
+    def run() -> None:
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
+            for function in functions:
+                Comparator.compare_accuracy(results, compare_func=function)
+
+    return run
+
+
+def _results(golden: Tensors, candidate: Tensors) -> list[IterationResult]:
+    return [IterationResult(dict(side), runner_name=name) for name, side in (("g", golden), ("c", candidate))]
 
 
 def median(side: Callable[[], object], rounds: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -69,10 +70,13 @@ class ShardSet:
         inputs: tuple[InputSpec, ...],
         batched: bool,
         fixed_batch: int | None,
+        chosen: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
+        """chosen: which samples of each shard it has, rising; None: all."""
         self.shards = shards
         self.inputs = inputs
         self.batched, self._fixed_batch = batched, fixed_batch
+        self._chosen = chosen
 
     @classmethod
     def open(cls, folder: Path, inputs: Sequence[InputSpec], may_batch: bool = True) -> ShardSet:
@@ -100,10 +104,12 @@ class ShardSet:
 
     @property
     def samples(self) -> int:
+        if self._chosen is not None:
+            return sum(map(len, self._chosen))
         return sum(shard.samples for shard in self.shards)
 
     def extents(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Return input name -> the smallest and the largest length of each axis over all shards.
+        """Return input name -> the smallest and the largest length of each axis over all its shards.
 
         Axis 0 of a batched model counts the samples of a shard.
         """
@@ -141,12 +147,34 @@ class ShardSet:
 
     def of_one(self, shard: Shard) -> ShardSet:
         """Return the set of one of its shards."""
-        return ShardSet((shard,), self.inputs, self.batched, self._fixed_batch)
+        chosen = None if self._chosen is None else (self._chosen[self.shards.index(shard)],)
+        return ShardSet((shard,), self.inputs, self.batched, self._fixed_batch, chosen)
+
+    def drawn(self, count: int, seed: int) -> ShardSet:
+        """Return the set of ``count`` of its samples, drawn without replacement, in their order; of the
+        files that have one of them. The same seed draws the same samples of the same files.
+
+        Raises CalibratorError when there are fewer samples, or count is below 1.
+        """
+        if not 1 <= count <= self.samples:
+            raise CalibratorError(f"{count} samples cannot be drawn from {self.samples}")
+        numbers = np.sort(np.random.default_rng(seed).permutation(self.samples)[:count])
+        shards, chosen, first = [], [], 0
+        for shard, has in zip(self.shards, self._choice(), strict=True):
+            low, high = np.searchsorted(numbers, (first, first + len(has)))
+            if low < high:
+                shards.append(shard)
+                chosen.append(tuple(has[number - first] for number in numbers[low:high].tolist()))
+            first += len(has)
+        return ShardSet(tuple(shards), self.inputs, self.batched, self._fixed_batch, tuple(chosen))
+
+    def _choice(self) -> Sequence[Sequence[int]]:
+        return self._chosen or [range(shard.samples) for shard in self.shards]
 
     def resolved(self) -> ShardSet:
         """Return the same set with absolute paths, as a process elsewhere needs them."""
         shards = tuple(replace(shard, path=shard.path.resolve()) for shard in self.shards)
-        return ShardSet(shards, self.inputs, self.batched, self._fixed_batch)
+        return ShardSet(shards, self.inputs, self.batched, self._fixed_batch, self._chosen)
 
     def batch_sizes(self, size: int) -> list[int]:
         """Return how many samples each of ``batches(size)`` has, from the headers alone."""
@@ -172,7 +200,8 @@ class ShardSet:
     def _plan(self, size: int, limit: int | None) -> Iterator[list[_Slice]]:
         if not self.batched:
             size = 1
-        return _plan(self.shards, self._fixed_batch or size, limit)
+        runs = [_runs(has) for has in self._choice()]
+        return _plan(self.shards, runs, self._fixed_batch or size, limit)
 
     def _stream(self, plan: Iterator[list[_Slice]]) -> Iterator[Batch]:
         reader = _Reader(self.inputs[0].name, self.batched)
@@ -221,26 +250,39 @@ class _Reader:
         )
 
 
-def _plan(shards: Sequence[Shard], size: int, limit: int | None) -> Iterator[list[_Slice]]:
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return start and stop of each run of successive numbers among rising ones."""
+    if isinstance(numbers, range):
+        return [(numbers.start, numbers.stop)]
+    breaks = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1]
+    return [
+        (numbers[start], numbers[stop - 1] + 1)
+        for start, stop in zip([0, *breaks], [*breaks, len(numbers)], strict=True)
+    ]
+
+
+def _plan(
+    shards: Sequence[Shard], runs: Sequence[list[tuple[int, int]]], size: int, limit: int | None
+) -> Iterator[list[_Slice]]:
     """Say which samples make up each batch, from the headers alone."""
     batch: list[_Slice] = []
     room = size
-    left = limit
-    for shard in shards:
+    left = math.inf if limit is None else limit
+    for shard, of_shard in zip(shards, runs, strict=True):
         if batch and batch[0].shard.shapes != shard.shapes:
             yield batch
             batch, room = [], size
-        end = shard.samples if left is None else min(shard.samples, left)
-        left = None if left is None else left - end
-        start = 0
-        while start < end:
-            stop = min(end, start + room)
-            batch.append(_Slice(shard, start, stop))
-            room -= stop - start
-            start = stop
-            if room == 0:
-                yield batch
-                batch, room = [], size
+        for first, stop in of_shard:
+            start = first
+            while start < stop and left:
+                end = int(min(stop, start + room, start + left))
+                batch.append(_Slice(shard, start, end))
+                room -= end - start
+                left -= end - start
+                start = end
+                if room == 0:
+                    yield batch
+                    batch, room = [], size
     if batch:
         yield batch
 

@@ -11,12 +11,13 @@ from typing import IO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """Yield a stream to what takes the place of ``path`` at the end: a crash leaves the old file or the new
     one, and a failure nothing beside them.
 
-    An OSError of the writing names ``path``, as a full disk, say, does not tell where; one that the caller
-    raises inside keeps the name that it has.
+    ``durable=False`` leaves it to the system when the data reaches the disk: for what carries a checksum
+    and can be made again. An OSError of the writing names ``path``, as a full disk, say, does not tell
+    where; one that the caller raises inside keeps the name that it has.
     """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     inside: OSError | None = None
@@ -28,7 +29,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 inside = error
                 raise
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         os.replace(unfinished, path)
     except OSError as error:
         if error is not inside or error.filename is None:

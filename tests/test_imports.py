@@ -35,7 +35,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("ship",),
     ("report",),
     ("locate",),
-    ("pipeline",),
+    ("pipeline", "validation"),
     ("doctor", "render", "bench"),
     ("cli",),
     ("entry",),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trtbuild import recipe
-from trtbuild.golden.gate import Verdict
+from trtbuild.golden.verdict import Verdict
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,10 +1,15 @@
-"""SHA-256 of files, streamed."""
+"""SHA-256 of files, streamed, and of tensors."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 BLOCK = 1 << 20
 
@@ -16,4 +21,14 @@ def sha256(paths: Iterable[Path]) -> str:
         with path.open("rb") as stream:
             while block := stream.read(BLOCK):
                 digest.update(block)
+    return digest.hexdigest()
+
+
+def of_tensors(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Hex digest over names, dtypes, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -39,6 +39,13 @@ def find_build(reference: str, key: str | None = None) -> Build:
     return build
 
 
+def find_beside(reference: str, other: str) -> Build:
+    """The build that `other` names: as `find_build`, but of the engine `reference` first."""
+    folder = engine_folder(reference)
+    build = store.find(other, folder / BUILDS) if folder is not None else None
+    return build or find_build(other)
+
+
 def engine_of(
     build: Build, reference: str, overrides: tuple[str, ...] = (), samples: Path | None = None
 ) -> Engine:

@@ -15,10 +15,10 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
     Raises InputError when a `re:` pattern is not a valid regular expression.
     """
-    kind, _, body = pattern.partition(":")
-    if kind == "glob":
+    kind, colon, body = pattern.partition(":")
+    if colon and kind == "glob":
         return _full(fnmatch.translate(body))
-    if kind == "re":
+    if colon and kind == "re":
         try:
             return _full(body)
         except (re.error, OverflowError, RecursionError) as error:

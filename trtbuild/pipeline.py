@@ -13,24 +13,19 @@ from trtbuild import tables
 from trtbuild.collect.collect import ON_THIS_MACHINE, Options
 from trtbuild.engine import Engine
 from trtbuild.errors import BuildError, InputError, LostPinError
-from trtbuild.golden import check as golden
-from trtbuild.golden import metric_file
-from trtbuild.golden.gate import Verdict
-from trtbuild.golden.stored import check_place, open_stored, save
 from trtbuild.model.model import Model
 from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.profiles import profiles_of
 from trtbuild.progress import say
 from trtbuild.recipe import Recipe
-from trtbuild.report.document import Checked
 from trtbuild.ship import manifest, store
 from trtbuild.ship.output import check_destination, check_output, export
 from trtbuild.ship.store import Build
 from trtbuild.tables import Ranges, ranges_of
 from trtbuild.targets.audit import LostPin, audit
 from trtbuild.targets.base import Request, Target
-from trtbuild.targets.choose import by_name, choose
+from trtbuild.targets.choose import choose
 
 VERDICT = "verdict.json"
 
@@ -137,59 +132,6 @@ def _built_before(engine: Engine, builds: Path, key: str) -> Build | None:
         store.mark_newest(build)
         say(f"build: {build.artifact.parent}, built before")
     return build
-
-
-def validate(engine: Engine, build: Build, stored: Path | None = None, keep: Path | None = None) -> Verdict:
-    """The verdict of `checked`."""
-    return checked(engine, build, stored, keep).verdict
-
-
-def checked(engine: Engine, build: Build, stored: Path | None = None, keep: Path | None = None) -> Checked:
-    """The golden check of a build. A build in the store keeps the verdict beside it.
-
-    `stored`: golden outputs that an earlier check kept with `keep`, in place of a golden run.
-    Raises InputError for both at once, and for a `keep` that cannot be written or is another file.
-    """
-    if keep is not None:
-        if stored is not None:
-            raise InputError(
-                f"--golden {stored} is not run, so there is nothing for --save-golden {keep} to keep; "
-                "give one of them"
-            )
-        check_place(keep)
-    section = engine.recipe.validation
-    model = Model.open(engine.model)
-    if model.sha256 != build.manifest["model"]["sha256"]:
-        raise InputError(f"{engine.model} is not the model that {build.key} was built from; build again")
-    build.verify()
-    shards = tables.open_shards(engine.require_samples(), engine, model)
-    metric = None
-    if section.metric is not None and engine.labels is not None:
-        metric = metric_file.load(section.metric, engine.folder, engine.labels)
-    request = manifest.request_of(build, engine, model)
-    facts = build.manifest["target"]
-    target = by_name(facts["target"], facts.get("mode"))
-    golden_side = open_stored(stored, model, shards) if stored else target.golden(request, _goldens(engine))
-    if keep is not None:
-        save(keep, model, golden_side, shards, facts)
-    candidate = target.candidate(request, build.artifact)
-    caveats = [side.caveat for side in (golden_side, candidate) if side.caveat]
-    for caveat in caveats:
-        say(f"note: {caveat}")
-    verdict = golden.check(model, golden_side, candidate, request.precisions, shards, metric, section)
-    if engine.builds is not None and build.artifact.resolve().parent.parent == engine.builds.resolve():
-        document = {
-            "schema_version": store.SCHEMA_VERSION,
-            "build": build.key,
-            "caveat": "; ".join(caveats) or None,
-        }
-        store.write_json(build.artifact.parent / VERDICT, {**document, **verdict.to_dict()})
-    return Checked(verdict, build, model, shards, tuple(caveats))
-
-
-def _goldens(engine: Engine) -> Path | None:
-    """Where golden engines are kept."""
-    return engine.builds / "golden" if engine.builds is not None else None
 
 
 def inspect(build: Build) -> dict[str, Any]:

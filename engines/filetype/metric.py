@@ -10,9 +10,10 @@ import numpy as np
 LABELS = Path(__file__).with_name("labels.json")
 
 
-def top1(outputs: Mapping[str, np.ndarray], label: str) -> float:
+def top1(outputs: Mapping[str, np.ndarray], label: str) -> tuple[float, float]:
+    """Whether it is, and how sure the model is of that type."""
     (probabilities,) = outputs.values()
-    return float(labels()[int(probabilities.argmax())] == label)
+    return float(labels()[int(probabilities.argmax())] == label), float(probabilities.max())
 
 
 @functools.cache

@@ -12,8 +12,10 @@ MODEL = Path(__file__).with_name("model.onnx")
 BLANK = 0
 
 
-def exact_match(outputs: Mapping[str, np.ndarray], label: str) -> float:
-    return float(decode(outputs) == label)
+def exact_match(outputs: Mapping[str, np.ndarray], label: str) -> tuple[float, float]:
+    """Whether the line is right, and how sure the model is: the largest probability, mean over time."""
+    (probabilities,) = outputs.values()
+    return float(decode(outputs) == label), float(probabilities.max(axis=2).mean())
 
 
 def character_accuracy(outputs: Mapping[str, np.ndarray], label: str) -> float:

@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.cli.conftest import Run, Tree, refused
+from trtbuild.digest import of_tensors
 from trtbuild.golden import stored
 
 GOLDEN = Path("golden.safetensors")
@@ -85,10 +86,10 @@ def test_no_file(run: Run, built: Path, tree: Tree, path: str) -> None:
 
 def test_a_file_that_does_not_say_enough(run: Run, built: Path, tree: Tree) -> None:
     """Whole, by its own checksum, but not one that `save` wrote."""
-    text, arrays = json.dumps({"schema_version": 1, "model": "0"}), {"a": np.zeros(3, np.float32)}
-    save_file(
-        arrays, GOLDEN, {stored.DOCUMENT: text, stored.CHECKSUM: stored._checksum(text, arrays.items())}
-    )
+    document = {"schema_version": stored.SCHEMA_VERSION, "model": "0"}
+    text, arrays = json.dumps(document), {"a": np.zeros(3, np.float32)}
+    checksum = stored._checksum(text, [("a", of_tensors(arrays))])
+    save_file(arrays, GOLDEN, {stored.DOCUMENT: text, stored.CHECKSUM: checksum})
     refused(run, tree, "it does not say calls, outputs, samples, shards, whole", "--golden", GOLDEN)
 
 

@@ -16,10 +16,10 @@ import onnx
 import pytest
 
 from tests.cli.conftest import Run, Tree, refused
-from trtbuild import pipeline
+from trtbuild import validation
 from trtbuild.report import annotate
 
-ALL = ("--junit", "junit.xml", "--html", "report.html", "--annotate", "annotated.onnx")
+ALL = ("-o", "report.json", "--junit", "junit.xml", "--html", "report.html", "--annotate", "annotated.onnx")
 FILES = ALL[1::2]
 
 
@@ -98,7 +98,7 @@ def test_a_stored_golden(run: Run, built: Path) -> None:
     assert "No layers were compared" in Path("report.html").read_text("utf-8")
 
 
-@pytest.mark.parametrize("option", ["--junit", "--html", "--annotate"])
+@pytest.mark.parametrize("option", ["--output", "--junit", "--html", "--annotate"])
 @pytest.mark.parametrize(
     ("path", "words"),
     [
@@ -118,7 +118,7 @@ def test_no_other_file_is_written_over(
     refused(run, tree, words, option, path)
 
 
-@pytest.mark.parametrize("option", ["--junit", "--html", "--annotate"])
+@pytest.mark.parametrize("option", ["--output", "--junit", "--html", "--annotate"])
 def test_what_is_no_regular_file_is_left_alone(run: Run, built: Path, option: str) -> None:
     """As /dev/null is: a rename would replace it. Not tested on that itself, which a bug would destroy."""
     os.mkfifo("pipe")
@@ -164,10 +164,15 @@ def test_the_disk_fills(run: Run, built: Path, monkeypatch: pytest.MonkeyPatch, 
     def full(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code), "some/file")
 
-    monkeypatch.setattr(pipeline.store, "write_json", lambda *_: None)
+    monkeypatch.setattr(validation.store, "write_json", lambda *_: None)
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(annotate.files, "save", full)
-    for option, name in (("--html", "report.html"), ("--junit", "new.xml"), ("--annotate", "new.onnx")):
+    for option, name in (
+        ("--output", "new.json"),
+        ("--html", "report.html"),
+        ("--junit", "new.xml"),
+        ("--annotate", "new.onnx"),
+    ):
         left = set(Path().iterdir())
         result = run("validate", "toy", option, name)
         assert (result.code, result.out) == (3, "")

@@ -86,7 +86,7 @@ def test_the_model_knows_the_files(engine, load):
     for name, x in samples(engine / "validation").items():
         (rows,) = session.run(None, {"bytes": x})
         for i in range(len(x)):
-            scores.append(metric.top1({"out": rows[i : i + 1]}, labels[f"{Path(name).stem}:{i}"]))
+            scores.append(metric.top1({"out": rows[i : i + 1]}, labels[f"{Path(name).stem}:{i}"])[0])
     assert len(metric.labels()) == rows.shape[1]
     assert np.mean(scores) >= 0.8
 
@@ -95,8 +95,8 @@ def test_top1(load, monkeypatch):
     metric = load(SOURCE / "metric.py")
     monkeypatch.setattr(metric, "labels", lambda: ["c", "python", "rst"])
     outputs = {"any name": np.array([[0.1, 0.7, 0.2]], dtype=np.float32)}
-    assert metric.top1(outputs, "python") == 1
-    assert metric.top1(outputs, "rst") == 0
+    assert metric.top1(outputs, "python") == (1, pytest.approx(0.7))
+    assert metric.top1(outputs, "rst") == (0, pytest.approx(0.7))
 
 
 CONTENTS = [

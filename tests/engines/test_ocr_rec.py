@@ -85,7 +85,7 @@ def test_the_model_reads_the_lines(engine, load):
         (rows,) = session.run(None, {"x": x})
         for i in range(len(x)):
             outputs, label = {"out": rows[i : i + 1]}, labels[f"{Path(name).stem}:{i}"]
-            exact.append(metric.exact_match(outputs, label))
+            exact.append(metric.exact_match(outputs, label)[0])
             characters.append(metric.character_accuracy(outputs, label))
     assert len(metric.character_set()) == rows.shape[2]
     assert np.mean(exact) >= 0.8
@@ -103,8 +103,14 @@ def test_decode_collapses_runs_and_drops_blanks(metric):
 )
 def test_scores(metric, label, exact, characters):
     outputs = probabilities([1, 2, 3])
-    assert metric.exact_match(outputs, label) == exact
+    assert metric.exact_match(outputs, label) == (exact, 1)
     assert metric.character_accuracy(outputs, label) == pytest.approx(characters)
+
+
+def test_the_confidence_is_the_mean_over_time(metric):
+    outputs = probabilities([1, 2, 3])
+    outputs["any name"][0, 1] *= 0.25
+    assert metric.exact_match(outputs, "abc") == (1, 0.75)
 
 
 def test_a_missing_package_is_named(load, monkeypatch, capsys):

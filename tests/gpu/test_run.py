@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trtbuild import pipeline
+from trtbuild import pipeline, validation
 from trtbuild.engine import open_engine as open_folder
 from trtbuild.errors import InputError, MachineError
 from trtbuild.golden.metrics import Comparison
@@ -108,4 +108,4 @@ def test_a_damaged_engine_is_never_loaded(make: Any) -> None:
     content[len(content) // 2] ^= 0xFF
     built.artifact.write_bytes(content)
     with pytest.raises(InputError, match="SHA-256 differs"):
-        pipeline.validate(engine, built)
+        validation.validate(engine, built)

@@ -17,6 +17,8 @@ from trtbuild.names import matcher, nearest
         ("a[0]", "a[0]", "a0"),
         ("a:b", "a:b", "b"),
         ("", "", "a"),
+        ("re", "re", ""),
+        ("glob", "glob", ""),
         ("glob:layer*", "layer10", "my_layer10"),
         ("glob:layer?", "layer1", "layer10"),
         ("glob:a[0-3]", "a3", "a4"),

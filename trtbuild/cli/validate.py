@@ -27,6 +27,23 @@ from trtbuild.errors import ExitCode
     help="Keep the golden outputs, for a device that must not run a golden.",
 )
 @click.option(
+    "--baseline",
+    metavar="BUILD",
+    help="The build in production: fail unless the metric is surely no worse than with it, by a tolerance.",
+)
+@click.option(
+    "--draw", type=click.IntRange(min=1), metavar="N", help="Only N of the samples, drawn by --seed."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Of --draw and of the confidence intervals; default: 0.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The document that --json prints."
+)
+@click.option(
     "--junit", type=click.Path(path_type=Path), metavar="FILE", help="JUnit XML: gate checks, failing layers."
 )
 @click.option(
@@ -47,6 +64,10 @@ def validate(
     samples: Path | None,
     golden: Path | None,
     save_golden: Path | None,
+    baseline: str | None,
+    draw: int | None,
+    seed: int,
+    output: Path | None,
     junit: Path | None,
     html: Path | None,
     annotate: Path | None,
@@ -55,16 +76,18 @@ def validate(
     verbose: bool,
 ) -> None:
     """Golden diff of the newest build of ENGINE (or of a BUILD), and the gate. Exit code 1: it said no."""
-    from trtbuild import locate, pipeline
+    from trtbuild import locate, validation
     from trtbuild.render import verdict as render
     from trtbuild.report.document import compose
     from trtbuild.report.files import ReportFiles
 
     built = locate.find_build(engine, key)
     opened = locate.engine_of(built, engine, overrides, samples)
-    files = ReportFiles(junit, html, annotate)
+    files = ReportFiles(output, junit, html, annotate)
     files.check(opened, built, {"--save-golden": save_golden, "--golden": golden})
-    checked = pipeline.checked(opened, built, golden, save_golden)
+    production = locate.find_beside(engine, baseline) if baseline is not None else None
+    how = validation.Options(golden, save_golden, production, draw, seed)
+    checked = validation.check(opened, built, how)
     document = compose(checked)
     files.write(checked, document)
     show(document, as_json, render.verdict)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from calibrators.shards import ShardSet
 from trtbuild.errors import InputError
+from trtbuild.golden.attribution import attribute
 from trtbuild.golden.differ import TensorDiff
-from trtbuild.golden.gate import Check, Verdict, judge
+from trtbuild.golden.gate import judge
 from trtbuild.golden.groups import groups_of
 from trtbuild.golden.layers import diff_layers
 from trtbuild.golden.metric_file import Metric
 from trtbuild.golden.outputs import diff_outputs
-from trtbuild.golden.scope import scope_of
+from trtbuild.golden.scope import outputs_of, scope_of
+from trtbuild.golden.scoring import Baseline
 from trtbuild.golden.shapes import check_shapes
+from trtbuild.golden.thresholds import check_asked
+from trtbuild.golden.verdict import Check, Verdict
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import ValidationSection
 from trtbuild.targets.base import Side
+
+GIBIBYTE = 1 << 30
 
 
 def check(
@@ -26,29 +35,52 @@ def check(
     shards: ShardSet,
     metric: Metric | None,
     section: ValidationSection,
+    baseline: Baseline | None = None,
+    seed: int = 0,
 ) -> Verdict:
-    """Diff every layer over `section.layer_samples` samples, the outputs and the metric over all.
+    """Diff the outputs and score the metric over all samples, then diff every layer over
+    `section.layer_samples` of them.
 
+    `baseline`: what runs the build that this one must not be worse than. `seed`: of confidence intervals.
     Raises InputError when a sample cannot be run or the metric fails on one, and before anything is run
-    when a side does not take the shapes of the samples.
+    when a side does not take the shapes of the samples, or what is asked for cannot be told.
     """
     scope = scope_of(model, golden, candidate)
     if not scope.outputs:
         raise InputError(
             f"{model.path}: ONNX Runtime can run no part of this model; there is nothing to compare"
         )
-    for side in (golden, candidate):
+    check_asked(section, [*outputs_of(model, True), *scope.outputs], metric, baseline)
+    for side in (golden, candidate, *([baseline.side] if baseline else [])):
         check_shapes(side, shards)
-    layers: list[TensorDiff] | None = None
-    fused: dict[str, str] = {}
+    found = diff_outputs(golden, candidate, scope.outputs, shards, metric, section, baseline, seed)
+    outputs = found.results(model, precisions)
+    layers, fused = None, dict[str, str]()
     if scope.layers is not None:
-        groups = groups_of(model, scope.layers, (golden, candidate), shards)
-        differs, fused = diff_layers(golden, candidate, groups, shards, section.layer_samples)
-        layers = [diff for differ in differs for diff in differ.results(model, precisions)]
-    differ, scores = diff_outputs(golden, candidate, scope.outputs, shards, metric, section.max_drop or 0.0)
-    outputs = differ.results(model, precisions)
+        layers, fused = _layers(model, golden, candidate, precisions, shards, section, scope.layers)
     not_checked = {**scope.not_checked, **fused}
-    return judge([_interface(golden, candidate)], layers, outputs, scores, section.outputs, not_checked)
+    return judge([_interface(golden, candidate)], layers, outputs, found.scores, section, not_checked)
+
+
+def _layers(
+    model: Model,
+    golden: Side,
+    candidate: Side,
+    precisions: PrecisionMap,
+    shards: ShardSet,
+    section: ValidationSection,
+    tensors: Sequence[str],
+) -> tuple[list[TensorDiff], dict[str, str]]:
+    """Each layer's difference and whose it is; and the layers that were fused away: tensor -> why."""
+    memory = section.layer_memory_gb * GIBIBYTE
+    groups = groups_of(model, tensors, (golden, candidate), shards, memory)
+    differs, fused = diff_layers(golden, candidate, groups, shards, section.layer_samples)
+    layers = [diff for differ in differs for diff in differ.results(model, precisions)]
+    samples = min(section.attribution_samples, section.layer_samples)
+    if samples:
+        found = attribute(golden, candidate, groups, shards, samples)
+        layers = [replace(diff, **vars(found[diff.tensor])) for diff in layers]
+    return layers, fused
 
 
 def _interface(golden: Side, candidate: Side) -> Check:

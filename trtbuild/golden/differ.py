@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from trtbuild.golden.classes import ClassDifference
 from trtbuild.golden.metrics import Comparison, Difference, Histogram, incomparable
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
@@ -17,7 +19,8 @@ class TensorDiff:
     """One tensor of the golden against the candidate's, and the node that makes it.
 
     `problem` says why there is no difference to show: the candidate lacks the tensor, or has
-    another shape. Without `difference` a tensor was not compared, and the gate fails.
+    another shape. Without `difference` a tensor was not compared, and the gate fails. `classes`: of an
+    output with class scores. `own`, `inherited`, `noise`: see `attribution.Attribution`.
     """
 
     tensor: str
@@ -27,11 +30,16 @@ class TensorDiff:
     difference: Difference | None
     problem: str | None
     histogram: Histogram | None = None
+    classes: ClassDifference | None = None
+    own: Difference | None = None
+    inherited: Difference | None = None
+    noise: Difference | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; without the histogram, which is large."""
         fields = {name: value for name, value in vars(self).items() if name != "histogram"}
-        return {**fields, "difference": self.difference.to_dict() if self.difference else None}
+        measured = {name: fields[name] for name in ("difference", "classes", "own", "inherited", "noise")}
+        return {**fields, **{name: found.to_dict() if found else None for name, found in measured.items()}}
 
 
 class Differ:
@@ -41,13 +49,19 @@ class Differ:
         self._comparisons = {tensor: Comparison() for tensor in tensors}
         self._problems: dict[str, str] = {}
 
-    def update(self, sample: str, golden: Tensors, candidate: Tensors) -> None:
-        for tensor, comparison in self._comparisons.items():
+    def update(self, sample: str, golden: Tensors, candidate: Tensors, pool: Executor | None = None) -> None:
+        """Add one sample; with `pool`, on its threads."""
+
+        def one(tensor: str) -> str | None:
             problem = _problem(tensor, golden, candidate)
-            if problem:
+            if problem is None:
+                self._comparisons[tensor].update(golden[tensor], candidate[tensor])
+            return problem
+
+        problems = (pool.map if pool else map)(one, self._comparisons)
+        for tensor, problem in zip(self._comparisons, problems, strict=True):
+            if problem is not None:
                 self._problems.setdefault(tensor, f"{problem} (sample {sample})")
-            else:
-                comparison.update(golden[tensor], candidate[tensor])
 
     def leave_out(self, tensors: Iterable[str]) -> None:
         """Forget tensors of the list: they are not compared, and no failure."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from calibrators.shards import Batch, ShardSet
+from trtbuild.collect.counting import cores
 from trtbuild.golden.differ import Differ
 from trtbuild.progress import track
 from trtbuild.targets.base import Side
@@ -24,7 +26,11 @@ def diff_layers(
     for number, group in enumerate(groups, 1):
         part = f" (part {number} of {len(groups)})" if len(groups) > 1 else ""
         differ = Differ(group)
-        with golden.showing(group) as golden_runner, candidate.showing(group) as candidate_runner:
+        with (
+            golden.showing(group) as golden_runner,
+            candidate.showing(group) as candidate_runner,
+            ThreadPoolExecutor(cores()) as pool,
+        ):
             batches, total = shards.batches(1, limit), min(limit, shards.samples)
             tracked = track(batches, f"comparing layers{part}, samples", total, _size)
             for index, batch in enumerate(tracked):
@@ -35,7 +41,7 @@ def diff_layers(
                     gone = {**_fused(golden, expected, group), **_fused(candidate, seen, group)}
                     differ.leave_out(gone)
                     fused.update(gone)
-                differ.update(sample, expected, seen)
+                differ.update(sample, expected, seen, pool)
         differs.append(differ)
     return differs, fused
 

@@ -16,32 +16,56 @@ from trtbuild.functions import from_file
 from trtbuild.names import nearest
 from trtbuild.targets.session import Tensors
 
+SLACK = 1e-6
+"""What float32 probabilities may be above 1 by rounding."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric says of one sample. `confidence`: of the prediction that `value` judges, 0 to 1; None
+    where the metric returns none."""
+
+    value: float
+    confidence: float | None = None
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A loaded metric: `function(outputs, label) -> float` for one sample, higher is better."""
+    """A loaded metric: `function(outputs, label)` for one sample, higher is better.
+
+    It returns the score; or (score, confidence), both 0 to 1, for the calibration error.
+    """
 
     name: str
-    function: Callable[[Tensors, Any], float]
+    function: Callable[[Tensors, Any], Any]
     labels: dict[str, Any]
 
-    def __call__(self, outputs: Tensors, sample: str) -> float:
-        """Score one sample. Raises InputError when the metric raises or returns no finite number."""
+    def __call__(self, outputs: Tensors, sample: str) -> Score:
+        """Score one sample. Raises InputError when the metric raises or returns no such numbers."""
         if sample not in self.labels:
             raise InputError(f"no label for sample {sample!r}{nearest(sample, self.labels)}")
         try:
             with redirect_stdout(sys.stderr):  # ours may be one JSON document
-                score = float(self.function(outputs, self.labels[sample]))
+                returned = self.function(outputs, self.labels[sample])
+                pair = isinstance(returned, tuple)
+                numbers = [float(part) for part in (returned if pair else (returned,))]
         except (Exception, SystemExit) as error:  # it is the user's code
             raise InputError(
                 f"metric {self.name} raised {type(error).__name__} on sample {sample}: {error}; "
                 "-v shows its traceback"
             ) from error
-        if not math.isfinite(score):
-            raise InputError(
-                f"metric {self.name} returned {score} for sample {sample}; expected a finite number"
-            )
-        return score
+        if pair and len(numbers) != 2:
+            raise self._returned(f"a tuple of {len(numbers)}", sample, "a number, or (score, confidence)")
+        if not math.isfinite(numbers[0]):
+            raise self._returned(f"{numbers[0]}", sample, "a finite number")
+        if pair:
+            for what, number in zip(("score", "confidence"), numbers, strict=True):
+                if not 0 <= number <= 1 + SLACK:
+                    raise self._returned(f"(score, confidence) with {what} {number}", sample, "0 to 1")
+        return Score(*numbers)
+
+    def _returned(self, what: str, sample: str, wanted: str) -> InputError:
+        return InputError(f"metric {self.name} returned {what} for sample {sample}; expected {wanted}")
 
 
 def load(reference: str, folder: Path, labels: Path) -> Metric:

@@ -1,48 +1,40 @@
-"""The outputs of golden and candidate on every sample, as the build ships, and the task metric on them."""
+"""The outputs of golden and candidate on every sample: how far apart, and what the metric says of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from calibrators.shards import Batch, ShardSet
-from trtbuild.errors import InputError
-from trtbuild.golden.differ import Differ
-from trtbuild.golden.gate import MetricScores
-from trtbuild.golden.metric_file import Metric
-from trtbuild.progress import track
+from calibrators.shards import ShardSet
+from trtbuild.golden.classes import ClassComparison
+from trtbuild.golden.differ import Differ, TensorDiff
+from trtbuild.golden.metric_file import Metric, Score
+from trtbuild.golden.metrics import incomparable
+from trtbuild.golden.scores import BaselineScores, MetricScores, calibration_error, pair
+from trtbuild.golden.scoring import Baseline, Scorer, scores_of
+from trtbuild.golden.shipped import BatchOutputs, run_outputs
+from trtbuild.model.model import Model
+from trtbuild.precision.map import PrecisionMap
+from trtbuild.recipe import ValidationSection
 from trtbuild.targets.base import Side
-from trtbuild.targets.session import Tensors, infer, per_sample, real_rows
 
 
 @dataclass(frozen=True)
-class BatchOutputs:
-    """The outputs of one batch on both sides. Those in `rows_of` have a row per sample, `names` first;
-    what fills up a fixed batch is cut off. With a batch of one every output is of that sample."""
+class OutputsDiff:
+    """What was found over all samples. `scores`: None without a metric, and for a candidate that lacks an
+    output: coverage fails it."""
 
-    names: tuple[str, ...]
-    rows_of: set[str] | None
-    golden: Tensors
-    candidate: Tensors
+    differ: Differ
+    classes: dict[str, ClassComparison]
+    scores: MetricScores | None
 
-    def rows(self) -> Iterator[tuple[str, Tensors, Tensors]]:
-        """Sample name, golden's and candidate's outputs, batch axis of 1 kept.
+    def results(self, model: Model, precisions: PrecisionMap) -> list[TensorDiff]:
+        """One entry per output, in the order given, with its class scores if it has such."""
+        return [self._with_classes(diff) for diff in self.differ.results(model, precisions)]
 
-        Raises InputError when the samples of a fixed batch cannot be told apart in an output.
-        """
-        for index, name in enumerate(self.names):
-            yield name, self._row(self.golden, index), self._row(self.candidate, index)
-
-    def _row(self, outputs: Tensors, index: int) -> Tensors:
-        if self.rows_of is None:
-            return outputs
-        for name, array in outputs.items():
-            if name not in self.rows_of:
-                raise InputError(
-                    f"output {name!r} of shape {array.shape} has no row per sample: the metric cannot score "
-                    "the samples of a fixed batch; export the model with a dynamic batch axis"
-                )
-        return {name: array[index : index + 1] for name, array in outputs.items()}
+    def _with_classes(self, diff: TensorDiff) -> TensorDiff:
+        found = self.classes[diff.tensor].result()
+        return replace(diff, classes=found) if diff.difference and found.rows else diff
 
 
 def diff_outputs(
@@ -51,45 +43,51 @@ def diff_outputs(
     tensors: Sequence[str],
     shards: ShardSet,
     metric: Metric | None,
-    max_drop: float,
-) -> tuple[Differ, MetricScores | None]:
-    """One pass over all samples. No score for a candidate that lacks an output: coverage fails it."""
-    differ = Differ(tensors)
-    golden_scores, candidate_scores = [], []
-    for batch in run_outputs(golden, candidate, tensors, shards):
-        differ.update(batch.names[0], batch.golden, batch.candidate)
-        if metric is not None and differ.complete:
-            for sample, expected, seen in batch.rows():
-                golden_scores.append(metric(expected, sample))
-                candidate_scores.append(metric(seen, sample))
-    scores = None
-    if metric is not None and differ.complete:
-        count = len(golden_scores)
-        scores = MetricScores(
-            metric.name, count, sum(golden_scores) / count, sum(candidate_scores) / count, max_drop
-        )
-    return differ, scores
+    section: ValidationSection,
+    baseline: Baseline | None = None,
+    seed: int = 0,
+) -> OutputsDiff:
+    """One pass over all samples, and one with the baseline. `seed`: of the confidence intervals.
 
-
-def run_outputs(
-    golden: Side, candidate: Side, tensors: Sequence[str], shards: ShardSet
-) -> Iterator[BatchOutputs]:
-    """These outputs of every sample on both sides, with nothing else exposed: as the build ships.
-
-    Raises InputError when a sample cannot be run.
+    Raises InputError when a sample cannot be run or scored, with the baseline too.
     """
-    with golden.shipped(tensors) as golden_runner, candidate.shipped(tensors) as candidate_runner:
-        batches, rows_of = shards.batches(1), None
-        for batch in track(batches, "comparing outputs, samples", shards.samples, _size):
-            first = batch.names[0]
-            expected = infer(golden_runner, batch.feeds, first)
-            seen = infer(candidate_runner, batch.feeds, first)
-            if shards.batched and rows_of is None and len(next(iter(batch.feeds.values()))) > 1:
-                rows_of = per_sample(golden_runner, batch.feeds, expected, first)
-            real = len(batch.names)
-            expected, seen = (real_rows(side, rows_of or (), real) for side in (expected, seen))
-            yield BatchOutputs(batch.names, rows_of, expected, seen)
+    assert metric is not None or baseline is None, "see check_asked"
+    differ = Differ(tensors)
+    axes = {tensor: section.class_axis_of(tensor) for tensor in tensors}
+    classes = {tensor: ClassComparison(axis) for tensor, axis in axes.items()}
+    scorer = Scorer(metric, section.max_ece_rise is not None) if metric else None
+    expected_scores: list[Score] = []
+    seen_scores: list[Score] = []
+    for batch in run_outputs((golden, candidate), tensors, shards, "comparing outputs"):
+        expected, seen = batch.sides
+        differ.update(batch.names[0], expected, seen)
+        for tensor, comparison in classes.items():
+            if _has_classes(batch, tensor, axes[tensor]):
+                comparison.update(expected[tensor], seen[tensor])
+        if scorer is not None and differ.complete:
+            for sample, (of_golden, of_candidate) in batch.rows():
+                expected_scores.append(scorer(of_golden, sample))
+                seen_scores.append(scorer(of_candidate, sample))
+    if metric is None or not differ.complete:
+        return OutputsDiff(differ, classes, None)
+    scores = MetricScores(
+        metric.name,
+        pair(expected_scores, seen_scores, seed),
+        section.max_drop or 0.0,
+        calibration_error(expected_scores, seen_scores),
+    )
+    if baseline is not None:
+        paired = pair(scores_of(baseline, tensors, shards, metric), seen_scores, seed)
+        in_production = BaselineScores(baseline.build, paired, section.baseline_tolerance)
+        scores = replace(scores, baseline=in_production)
+    return OutputsDiff(differ, classes, scores)
 
 
-def _size(batch: Batch) -> int:
-    return len(batch.names)
+def _has_classes(batch: BatchOutputs, tensor: str, axis: int) -> bool:
+    """Whether both sides have floats with such an axis, and it is not that of the batch."""
+    golden, candidate = (outputs.get(tensor) for outputs in batch.sides)
+    if golden is None or candidate is None or incomparable(golden, candidate):
+        return False
+    has_axis = -golden.ndim <= axis < golden.ndim
+    is_batch = has_axis and tensor in (batch.rows_of or ()) and axis % golden.ndim == 0
+    return "float" in golden.dtype.name and has_axis and not is_batch

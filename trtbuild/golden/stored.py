@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,10 @@ from numpy.typing import NDArray
 import trtbuild
 from calibrators.shards import Batch, ShardSet
 from calibrators.whole_file import replacing
+from trtbuild.digest import of_tensors
 from trtbuild.errors import InputError, one_line
 from trtbuild.golden.scope import outputs_of
+from trtbuild.golden.tensor_file import header, storable
 from trtbuild.model.model import Model
 from trtbuild.paths import check_writable
 from trtbuild.progress import track
@@ -25,7 +29,8 @@ from trtbuild.recipe import InputSection
 from trtbuild.targets.base import Runner, Shows, Side
 from trtbuild.targets.session import Tensors, infer, moved_on
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+BLOCK = 1 << 20
 DOCUMENT, CHECKSUM = "trtbuild.golden", "sha256"  # of the file's metadata
 FIELDS = {"model", "shards", "samples", "outputs", "whole", "calls"}  # of the document, those read here
 
@@ -45,9 +50,13 @@ def save(path: Path, model: Model, golden: Side, shards: ShardSet, made_by: Mapp
     The file knows the model, the samples, and what made it: the side's name and `made_by` (JSON).
     Raises InputError when a sample cannot be run, and for an output that cannot be stored as numbers.
     """
-    with replacing(path) as stream:  # first: that the path does not work is told before the run
-        arrays, document = _record(model, golden, shards, made_by)
-        stream.write(_packed(arrays, document))
+    with replacing(path) as stream, tempfile.TemporaryFile(dir=path.parent) as data:  # refused before the run
+        entries, document = _record(data, model, golden, shards, made_by)
+        text = json.dumps(document)
+        checksum = _checksum(text, ((name, digest) for name, _, _, digest in entries))
+        stream.write(header([entry[:3] for entry in entries], {DOCUMENT: text, CHECKSUM: checksum}))
+        data.seek(0)
+        shutil.copyfileobj(data, stream, BLOCK)
 
 
 def open_stored(path: Path, model: Model, shards: ShardSet) -> StoredSide:
@@ -91,6 +100,7 @@ class StoredSide:
     name: str = field(default="golden", init=False)
     shows: Shows = field(default="outputs", init=False)
     layer_bytes: int | None = field(default=None, init=False)
+    dissection: None = field(default=None, init=False)
     profiles: Mapping[str, InputSection] = field(default_factory=dict, init=False)
 
     @contextmanager
@@ -111,31 +121,41 @@ class _Replay:
         self._keys = set(file.keys())
 
     def infer(self, feed_dict: dict[str, Any], check_inputs: bool = False) -> Tensors:
-        number = self._side.calls.get(_digest(feed_dict))
+        number = self._side.calls.get(of_tensors(feed_dict))
         if number is None:
             raise InputError(f"{self._side.path} has no outputs for this sample; store it again")
         keys = {tensor: _key(number, tensor) for tensor in self._tensors}
         return {tensor: self._file.get_tensor(key) for tensor, key in keys.items() if key in self._keys}
 
 
+Entry = tuple[str, np.dtype[Any], tuple[int, ...], str]
+"""A tensor's key in the file, what it is, and the SHA-256 of it."""
+
+
 def _record(
-    model: Model, golden: Side, shards: ShardSet, made_by: Mapping[str, Any]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Every run that a check makes of its golden: each sample, and where a fixed batch holds several the
-    first batch moved on by one too."""
+    data: IO[bytes], model: Model, golden: Side, shards: ShardSet, made_by: Mapping[str, Any]
+) -> tuple[list[Entry], dict[str, Any]]:
+    """Write the outputs of every run that a check makes of its golden: each sample, and where a fixed batch
+    holds several the first batch moved on by one too."""
     tensors, calls = outputs_of(model, golden.whole), dict[str, int]()
-    arrays: dict[str, NDArray[Any]] = {}
+    entries: list[Entry] = []
     with golden.shipped(tensors) as active:
         for index, batch in enumerate(track(shards.batches(1), "storing, samples", shards.samples, _size)):
             runs = [batch.feeds]
             if index == 0 and shards.batched and len(next(iter(batch.feeds.values()))) > 1:
                 runs.append(moved_on(batch.feeds))
             for feeds in runs:
-                number = calls.setdefault(_digest(feeds), len(calls))
+                called = of_tensors(feeds)
+                if called in calls:
+                    continue
+                number = calls.setdefault(called, len(calls))
                 outputs = infer(active, feeds, batch.names[0])
                 for tensor in tensors:
-                    arrays[_key(number, tensor)] = _storable(tensor, outputs, golden)
-    return arrays, {
+                    array = _storable(tensor, outputs, golden)
+                    key = _key(number, tensor)
+                    entries.append((key, array.dtype, array.shape, of_tensors({key: array})))
+                    data.write(array.reshape(-1).data)
+    return entries, {
         "schema_version": SCHEMA_VERSION,
         "model": model.sha256,
         "shards": shards.fingerprint(),
@@ -151,19 +171,11 @@ def _storable(tensor: str, outputs: Tensors, golden: Side) -> NDArray[Any]:
     if tensor not in outputs:
         raise InputError(f"the {golden.name} does not have output {tensor!r}; there is nothing to store")
     array = outputs[tensor]
-    if array.dtype.kind not in "fiub":
+    if not storable(array):
         raise InputError(
             f"output {tensor!r} of dtype {array.dtype} cannot be stored, nor compared as numbers"
         )
     return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _packed(arrays: Mapping[str, NDArray[Any]], document: Mapping[str, Any]) -> bytes:
-    from safetensors.numpy import save as pack
-
-    text = json.dumps(document)
-    packed: bytes = pack(dict(arrays), {DOCUMENT: text, CHECKSUM: _checksum(text, sorted(arrays.items()))})
-    return packed
 
 
 def _holds_golden(path: Path) -> bool:
@@ -199,7 +211,7 @@ def _document(path: Path, file: Any) -> dict[str, Any]:
         raise InputError(
             f"{path} is of schema_version {version}, this trtbuild reads {SCHEMA_VERSION}; store it again"
         )
-    seen = _checksum(text, ((key, file.get_tensor(key)) for key in sorted(file.keys())))
+    seen = _checksum(text, ((key, of_tensors({key: file.get_tensor(key)})) for key in file.keys()))  # noqa: SIM118
     if seen != metadata.get(CHECKSUM):
         raise _damaged(path, "its SHA-256 differs")
     if missing := FIELDS - document.keys():
@@ -211,24 +223,9 @@ def _damaged(path: Path, why: str) -> InputError:
     return InputError(f"{path} is damaged or no file of golden outputs ({why}); copy or store it again")
 
 
-def _checksum(text: str, arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
-    """Over the document and the tensors; these in the order of their names."""
-    digest = hashlib.sha256(text.encode())
-    for name, array in arrays:
-        _add(digest, name, array)
-    return digest.hexdigest()
-
-
-def _digest(feeds: Tensors) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(feeds):
-        _add(digest, name, feeds[name])
-    return digest.hexdigest()
-
-
-def _add(digest: Any, name: str, array: NDArray[Any]) -> None:
-    digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
-    digest.update(np.ascontiguousarray(array).data)
+def _checksum(text: str, digests: Iterable[tuple[str, str]]) -> str:
+    """Over the document, and the digests of the tensors in the order of their names."""
+    return hashlib.sha256(json.dumps([text, *sorted(digests)]).encode()).hexdigest()
 
 
 def _key(call: int, tensor: str) -> str:

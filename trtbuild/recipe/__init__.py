@@ -16,13 +16,12 @@ from trtbuild.recipe.pin import SELECTORS, Pin
 from trtbuild.recipe.section import Precision
 from trtbuild.recipe.sections import (
     InputSection,
-    OutputThresholds,
     PrecisionSection,
     Recipe,
     RtxSection,
     TensorRTSection,
-    ValidationSection,
 )
+from trtbuild.recipe.validation import OutputSection, OutputThresholds, Thresholds, ValidationSection
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +32,7 @@ __all__ = [
     "SELECTORS",
     "CalibrationSection",
     "InputSection",
+    "OutputSection",
     "OutputThresholds",
     "Pin",
     "Precision",
@@ -40,6 +40,7 @@ __all__ = [
     "Recipe",
     "RtxSection",
     "TensorRTSection",
+    "Thresholds",
     "ValidationSection",
     "load",
     "parse",

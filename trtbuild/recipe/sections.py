@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from trtbuild.recipe.calibration import CalibrationSection
 from trtbuild.recipe.pin import Pin
 from trtbuild.recipe.section import Precision, Section, Shape
+from trtbuild.recipe.validation import ValidationSection
 
 
 class ModelSection(Section):
@@ -40,39 +40,6 @@ class PrecisionSection(Section):
     fallback: Literal["fp16", "bf16", "fp32"] = "fp32"
     budget: float | None = Field(default=None, ge=0, le=1)
     allow_lost_pins: bool = False
-
-
-class OutputThresholds(Section):
-    """What every model output must reach against the golden."""
-
-    cosine: float | None = Field(default=None, le=1)
-    sqnr_db: float | None = None
-    max_abs: float | None = Field(default=None, ge=0)
-
-
-class ValidationSection(Section):
-    samples: str = "validation"
-    labels: str | None = None
-    metric: str | None = None
-    max_drop: float | None = Field(default=None, ge=0)
-    layer_samples: int = Field(default=8, gt=0)
-    layer_memory_gb: float = Field(default=2.0, gt=0)
-    outputs: OutputThresholds = OutputThresholds()
-
-    @field_validator("metric")
-    @classmethod
-    def _file_and_function(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[^:]+\.py:[A-Za-z_]\w*", value):
-            raise ValueError(f"metric must read 'file.py:function', got {value!r}")
-        return value
-
-    @model_validator(mode="after")
-    def _metric_complete(self) -> ValidationSection:
-        if self.metric is not None and (self.labels is None or self.max_drop is None):
-            raise ValueError("a metric needs labels and max_drop beside it")
-        if self.metric is None and (self.labels is not None or self.max_drop is not None):
-            raise ValueError("labels and max_drop mean nothing without a metric")
-        return self
 
 
 class TensorRTSection(Section):

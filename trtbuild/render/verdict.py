@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.table import Table
 
 from trtbuild.render.text import Document, add_line, add_row, new_console, new_table
 from trtbuild.report.rank import sqnr
 
 WORST_SHOWN = 10
+Row = tuple[str, str, str, str, str]
 
 
 def verdict(document: Document) -> None:
@@ -20,11 +23,41 @@ def verdict(document: Document) -> None:
         add_line(console, f"first layer below 20 dB: {document['first_divergence']}")
     for node, why in document["not_checked"].items():
         add_line(console, f"not checked: {node} ({why})")
+    if measured := [*_metric(document["metric"]), *_classes(document["outputs"])]:
+        table = new_table("over all samples", "", "golden", "candidate", "lost", "95 % interval", numbers=4)
+        for row in measured:
+            add_row(table, *row)
+        console.print(table)
     checks = new_table(f"gate of {document['build']}", "check", "seen", "wanted", "")
     for check in document["checks"]:
         add_row(checks, check["name"], check["seen"], check["wanted"], "ok" if check["passed"] else "FAILED")
     console.print(checks)
     console.print("[green]passed[/]" if document["passed"] else "[red]failed[/]")
+
+
+def _metric(metric: Document | None) -> Iterator[Row]:
+    if metric is None:
+        return
+    candidate = f"{metric['candidate']:.4f}"
+    yield metric["name"], f"{metric['golden']:.4f}", candidate, f"{metric['drop']:.4f}", _interval(metric)
+    if baseline := metric["baseline"]:
+        name, mean = f"against {baseline['build']}", f"{baseline['mean']:.4f}, baseline"
+        yield name, mean, candidate, f"{baseline['drop']:.4f}", _interval(baseline)
+    if ece := metric["ece"]:
+        rise = ece["candidate"] - ece["golden"]
+        yield "calibration error", f"{ece['golden']:.4f}", f"{ece['candidate']:.4f}", f"{rise:.4f}", "-"
+
+
+def _interval(drop: Document) -> str:
+    return "{:.4f} to {:.4f}".format(*drop["interval"]) if drop["interval"] else "-"
+
+
+def _classes(outputs: list[Document]) -> Iterator[Row]:
+    for output in outputs:
+        if found := output["classes"]:
+            kl = "-" if found["kl"] is None else f"{found['kl']:.4g}"
+            name = f"{output['tensor']}: argmax of {found['rows']} rows (KL {kl})"
+            yield name, "-", "-", f"{found['argmax_changed']:.3%}", "-"
 
 
 def _worst(layers: list[Document]) -> Table:

@@ -16,6 +16,8 @@ RIBBON, RIBBON_HEIGHT = 300, 30
 RIBBON_SHARE = {"int8": 0.35, "fp16": 0.65, "bf16": 0.65, "fp32": 1.0}
 """How high a layer's bar in the ribbon is: precision shows without colour too."""
 HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 320, 110
+NEAR = 10.0
+"""dB above the highest SQNR that a noise floor may lie for the scale to reach up to it."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,22 @@ class Chart:
 
 def along(rows: Sequence[Mapping[str, Any]], limit_db: float) -> Chart | None:
     """The chart of these layers, in graph order; None where none was compared. Layers that were not
-    compared leave a gap: they are in the table."""
+    compared leave a gap: they are in the table. The errors set the scale; noise floors that are far above all
+    of them lie where equal tensors do."""
     shown = [(number, row) for number, row in enumerate(rows) if row["difference"]]
     if not shown:
         return None
     noises = [(number, sqnr(row["noise"])) for number, row in shown if row.get("noise")]
-    figures = [_decibel(row) for _, row in shown] + [value for _, value in noises]
-    low, high, tick = _scale([value for value in figures if math.isfinite(value)] + [limit_db])
+    figures = [value for _, row in shown if math.isfinite(value := _decibel(row))] + [limit_db]
+    near = [value for _, value in noises if 0 <= value <= max(figures) + NEAR]
+    low, high, tick = _scale(figures + near)
     step = (RIGHT - LEFT) / len(rows)
     x = _x(step)
 
     def y(value: float) -> float:
-        if not math.isfinite(value):
+        if value > high or value == -math.inf:
             return EQUAL_Y if value > 0 else LOST_Y
-        return round(BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP), 1)
+        return round(BOTTOM - (max(value, low) - low) / (high - low) * (BOTTOM - TOP), 1)
 
     points = [
         Point(number, x(number), y(_decibel(row)), _bar(row["precision"]), row) for number, row in shown

@@ -6,6 +6,7 @@ Its form is in document.schema.json. Same inputs, same bytes, but for `created` 
 from __future__ import annotations
 
 import datetime
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from typing import Any
 from calibrators.shards import ShardSet
 from trtbuild.errors import InputError
 from trtbuild.golden.differ import TensorDiff
-from trtbuild.golden.gate import DIVERGED_DB, Verdict
+from trtbuild.golden.gate import DIVERGED_DB
+from trtbuild.golden.verdict import Verdict
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.report import histogram
@@ -32,15 +34,24 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """How many of the samples were drawn, and by which seed."""
+
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Checked:
-    """A golden check that was made: the verdict, of what, on which samples. `caveats`: what the reader must
-    know where it was not the thing itself that ran."""
+    """A golden check that was made: the verdict, of what, on which samples: all of `shards`, or `drawn` from
+    them. `caveats`: what the reader must know where it was not the thing itself that ran."""
 
     verdict: Verdict
     build: Build
     model: Model
     shards: ShardSet
     caveats: tuple[str, ...]
+    drawn: Drawn | None = None
 
 
 def compose(checked: Checked) -> Document:
@@ -58,11 +69,14 @@ def compose(checked: Checked) -> Document:
         "layers": _rows(verdict.layers, precisions, built),
         "outputs": _rows(verdict.outputs, precisions, built),
         "diverged_below_db": DIVERGED_DB,
-        "worst": _worst(verdict.layers or verdict.outputs, Adviser(checked.model, precisions)),
+        "worst": _worst(
+            verdict.layers or verdict.outputs,
+            Adviser(checked.model, precisions, [diff.to_dict() for diff in verdict.layers]),
+        ),
         "precision": _summary(precisions, manifest["audit"]),
         "pins": _pins(precisions, manifest["audit"]),
         "caveats": list(checked.caveats),
-        "samples": {"count": checked.shards.samples, "sha256": checked.shards.fingerprint()},
+        "samples": _samples(checked),
         "model": {"file": checked.model.path.name, "sha256": checked.model.sha256},
         "artifact": manifest["artifact"],
         "built": {
@@ -74,6 +88,11 @@ def compose(checked: Checked) -> Document:
     }
     sorted_document: Document = _sorted(document)
     return sorted_document
+
+
+def json_text(document: Document) -> str:
+    """As `--json` prints it."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=1, allow_nan=False)
 
 
 def check_time() -> None:
@@ -93,6 +112,16 @@ def _now() -> str:
     except (ValueError, OverflowError, OSError) as error:
         raise InputError(f"{FIXED_TIME}={given} is no time; give seconds since 1970, or unset it") from error
     return now.isoformat(timespec="seconds")
+
+
+def _samples(checked: Checked) -> Document:
+    """sha256: of all files, drawn from or not."""
+    shards, drawn = checked.shards, checked.drawn
+    return {
+        "count": drawn.count if drawn else shards.samples,
+        "sha256": shards.fingerprint(),
+        "drawn": {"of": shards.samples, "seed": drawn.seed} if drawn else None,
+    }
 
 
 def _built(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -12,22 +12,25 @@ from trtbuild.errors import InputError
 from trtbuild.paths import check_writable, data_of, manifest_of
 from trtbuild.progress import say
 from trtbuild.report import annotate, html, junit
-from trtbuild.report.document import Checked, Document, check_time
+from trtbuild.report.document import Checked, Document, check_time, json_text
 from trtbuild.ship import store
 from trtbuild.ship.store import Build
 
 MARKS = {
+    "--output": b'"diverged_below_db": ',
     "--junit": f'<testsuites name="{junit.GENERATOR} '.encode(),
     "--html": html.GENERATOR.encode(),
     "--annotate": annotate.MARK.encode(),
 }
 """What a report of each kind holds, so that it may be written over."""
+SAID = {"--output": "report"}
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where to write what; None: not wanted."""
+    """Where to write what; None: not wanted. `output`: the document."""
 
+    output: Path | None = None
     junit: Path | None = None
     html: Path | None = None
     annotate: Path | None = None
@@ -57,6 +60,8 @@ class ReportFiles:
 
     def write(self, checked: Checked, document: Document) -> None:
         """Write those that are wanted, atomically. Raises OSError, naming the file."""
+        if self.output is not None:
+            store.write_text(self.output, json_text(document) + "\n")
         if self.junit is not None:
             store.write_text(self.junit, junit.junit(document))
         if self.html is not None:
@@ -64,10 +69,15 @@ class ReportFiles:
         if self.annotate is not None:
             annotate.save(annotate.annotated(checked, document), self.annotate)
         for option, path in self._wanted():
-            say(f"{option.removeprefix('--')}: {path}")
+            say(f"{SAID.get(option, option.removeprefix('--'))}: {path}")
 
     def _wanted(self) -> Iterator[tuple[str, Path]]:
-        paths = {"--junit": self.junit, "--html": self.html, "--annotate": self.annotate}
+        paths = {
+            "--output": self.output,
+            "--junit": self.junit,
+            "--html": self.html,
+            "--annotate": self.annotate,
+        }
         yield from ((option, path) for option, path in paths.items() if path is not None)
 
 

@@ -22,10 +22,11 @@ FIGURES = {
     "max_abs": "max abs",
     "max_rel": "max rel",
     "rmse": "RMSE",
-    "argmax_changed": "argmax changed",
     "kl": "KL, nats",
 }
 """Of a difference, those that the tables show where any row has them."""
+CLASSES = {"argmax_changed": "argmax changed"}
+"""Of an output's class scores, likewise."""
 BESIDE = {"own": "own SQNR, dB", "inherited": "inherited SQNR, dB", "noise": "noise SQNR, dB"}
 """Other differences of a row: what the layer itself adds, what it got, and what rounding alone makes."""
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
@@ -58,7 +59,7 @@ def html(document: dict[str, Any]) -> str:
         chart=chart.along(layers, document["diverged_below_db"]),
         geometry=chart,
         bars=chart.bars,
-        titles={**FIGURES, **BESIDE},
+        titles={**FIGURES, **CLASSES, **BESIDE},
         shown=_shown,
         cells=_cells,
         precisions=[name for name in PRECISIONS if any(row["precision"] == name for row in layers)],
@@ -84,8 +85,7 @@ def _diverged(row: Mapping[str, Any], limit: float) -> bool:
 
 def _shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which columns of figures have anything in them."""
-    differences = [row["difference"] for row in rows if row["difference"]]
-    keys = [key for key in FIGURES if any(found.get(key) is not None for found in differences)]
+    keys = [key for key in (*FIGURES, *CLASSES) if any(_figure(row, key) is not None for row in rows)]
     return [*keys, *(key for key in BESIDE if any(row.get(key) for row in rows))]
 
 
@@ -96,13 +96,16 @@ def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[tuple[str, str]]
 
 def _cell(row: Mapping[str, Any], key: str) -> tuple[str, str]:
     found = row.get(key) if key in BESIDE else row["difference"]
-    if not found:
-        return "", "–"
-    if key in BESIDE or key == "sqnr_db":
+    if found and (key in BESIDE or key == "sqnr_db"):
         value = sqnr(found)
         return repr(value).replace("inf", "Infinity"), _decibel(value)
-    figure = found.get(key)
+    figure = None if key in BESIDE else _figure(row, key)
     return ("", "–") if figure is None else (repr(figure), f"{figure:.{6 if key == 'cosine' else 4}g}")
+
+
+def _figure(row: Mapping[str, Any], key: str) -> float | None:
+    measured = row.get("classes") if key in CLASSES else row["difference"]
+    return measured.get(key) if measured else None
 
 
 def _number(value: float) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, TableKey
 from trtbuild.model.model import Model
@@ -83,6 +85,27 @@ class Runner(Protocol):
         by `session.infer`."""
 
 
+class LayerRunner(Runner, Protocol):
+    """Runs layers apart from each other: `infer` takes, beside the model's inputs, activations by name."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The activations that it must be given; others, and inputs that it does not need, may be there."""
+
+
+class Dissection(Protocol):
+    """Of a side whose nodes can be taken apart and run otherwise than the side itself runs them."""
+
+    def layerwise(
+        self, tensors: Sequence[str], fed: Mapping[str, np.dtype[Any]]
+    ) -> AbstractContextManager[LayerRunner]:
+        """Computes these activations, each from what is given in place of those of `fed` (activation -> the
+        dtype that the side has it in); those of `tensors` that are in `fed` are computed all the same."""
+
+    def otherwise(self, tensors: Sequence[str]) -> AbstractContextManager[Runner]:
+        """Shows these activations of the same model, rounded otherwise: at another optimisation level."""
+
+
 Shows = Literal["layers", "unfused layers", "outputs"]
 
 
@@ -113,6 +136,10 @@ class Side(Protocol):
     @property
     def layer_bytes(self) -> int | None:
         """How many bytes of activations `showing` may be asked for at once; None: any number."""
+
+    @property
+    def dissection(self) -> Dissection | None:
+        """None where layers cannot be run apart: inside a TensorRT engine, in a stored golden."""
 
     @property
     def profiles(self) -> Mapping[str, InputSection]:

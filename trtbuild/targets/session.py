@@ -27,15 +27,17 @@ Loadable = ir.Model | bytes | str
 """A model in memory, one that was serialized, or the path of a file."""
 
 
-def open_session(model: Loadable, threads: int | None = None) -> Any:
+def open_session(model: Loadable, threads: int | None = None, optimised: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` over `model`, on `threads` cores of the CPU, or on all of them.
 
+    `optimised`: with all graph optimisations, but Q/DQ still as written: the same model, rounded otherwise.
     Raises BuildError when ONNX Runtime refuses the model.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -63,14 +65,16 @@ def loadable(model: Loadable) -> Iterator[bytes | str]:
 
 
 @contextmanager
-def runner(model: Loadable, name: str, threads: int | None = None) -> Iterator[Runner]:
-    """An active Polygraphy runner over `model`; `infer(feeds)` returns its outputs by name."""
+def runner(
+    model: Loadable, name: str, threads: int | None = None, optimised: bool = False
+) -> Iterator[Runner]:
+    """An active Polygraphy runner over `open_session`; `infer(feeds)` returns its outputs by name."""
     from polygraphy.backend.onnxrt import OnnxrtRunner
     from polygraphy.logger import G_LOGGER
 
     with (
         G_LOGGER.verbosity(G_LOGGER.CRITICAL),
-        OnnxrtRunner(open_session(model, threads), name=name) as active,
+        OnnxrtRunner(open_session(model, threads, optimised), name=name) as active,
     ):
         yield active
 

@@ -15,9 +15,10 @@ from trtbuild.model import files
 from trtbuild.model.graph import activations
 from trtbuild.model.model import Model
 from trtbuild.recipe import InputSection
+from trtbuild.rewrite.apart import FED, apart
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.half import RAW
-from trtbuild.targets.base import Runner, Shows
+from trtbuild.targets.base import LayerRunner, Runner, Shows
 from trtbuild.targets.session import runner
 from trtbuild.targets.trt.ports import (
     EngineRunner,
@@ -52,6 +53,34 @@ class OnnxRuntimeSide:
     def showing(self, tensors: Sequence[str]) -> AbstractContextManager[Runner]:
         return self.shipped(tensors)
 
+    @property
+    def dissection(self) -> OnnxRuntimeSide:
+        return self
+
+    @contextmanager
+    def layerwise(self, tensors: Sequence[str], fed: Mapping[str, np.dtype[Any]]) -> Iterator[LayerRunner]:
+        model = apart(self.model, tensors, fed)
+        with runner(model, self.name) as active:
+            inputs = {str(value.name) for value in self.model.graph.inputs}
+            reads = [str(value.name) for value in model.graph.inputs if value.name not in inputs]
+            yield _Layerwise(active, inputs, [name.removesuffix(FED) for name in reads])
+
+    def otherwise(self, tensors: Sequence[str]) -> AbstractContextManager[Runner]:
+        return runner(with_outputs(self.model, tensors, self.cut), self.name, optimised=True)
+
+
+class _Layerwise:
+    """A running model of `apart`; what is fed comes under the activation's own name."""
+
+    def __init__(self, active: Runner, inputs: Collection[str], reads: Sequence[str]) -> None:
+        self.name, self._active = active.name, active
+        self._inputs, self.reads = inputs, tuple(reads)
+
+    def infer(self, feed_dict: dict[str, Any], check_inputs: bool = False) -> Mapping[str, Any]:
+        feeds = {name: array for name, array in feed_dict.items() if name in self._inputs}
+        feeds |= {name + FED: feed_dict[name] for name in self.reads}
+        return self._active.infer(feeds, check_inputs=check_inputs)
+
 
 def as_given(model: Model) -> OnnxRuntimeSide:
     """The golden: the model file as it was given, never the normalised one. A bug of the normaliser must
@@ -76,6 +105,7 @@ class EngineSide:
     """
 
     whole = True
+    dissection = None
 
     def __init__(
         self,

@@ -332,3 +332,60 @@ class TestFingerprint:
         opened.files[1].unlink()
         with pytest.raises(ShardError, match=r"s1\.npy cannot be read: No such file"):
             opened.fingerprint()
+
+
+class TestDrawn:
+    @staticmethod
+    def numbers(shards: ShardSet, *args, **kwargs) -> list[list[int]]:
+        return [batch.feeds["x"][:, 0].astype(int).tolist() for batch in shards.batches(*args, **kwargs)]
+
+    @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.data())
+    @settings(max_examples=60, deadline=None)
+    def test_so_many_in_order_each_once_with_its_own_name(self, counts: list[int], data):
+        total = sum(counts)
+        count, size = data.draw(st.integers(1, total)), data.draw(st.integers(1, 5))
+        with tempfile.TemporaryDirectory() as folder:
+            whole = ShardSet.open(a_folder(Path(folder), *counts), X)
+            drawn = whole.drawn(count, seed=data.draw(st.integers(0, 9)))
+            batches = list(drawn.batches(size))
+            names = {name: i for i, name in enumerate(n for b in whole.batches(1) for n in b.names)}
+        found = [int(row[0]) for batch in batches for row in batch.feeds["x"]]
+        assert found == sorted(set(found))
+        assert len(found) == count == drawn.samples
+        assert [names[name] for batch in batches for name in batch.names] == found
+        assert [len(batch.names) for batch in batches] == drawn.batch_sizes(size)
+        assert all(len(batch.names) == size for batch in batches[:-1])
+
+    def test_a_seed_draws_the_same_and_another_others(self, tmp_path: Path):
+        whole = ShardSet.open(a_folder(tmp_path, 40, 40), X)
+        first, again, other = (self.numbers(whole.drawn(20, seed), 1) for seed in (1, 1, 2))
+        assert first == again != other
+
+    def test_every_sample_is_as_likely(self, tmp_path: Path):
+        whole = ShardSet.open(a_folder(tmp_path, 3, 2), X)
+        drawn = [n for seed in range(400) for (n,) in self.numbers(whole.drawn(2, seed), 1)]
+        assert all(110 < drawn.count(number) < 210 for number in range(5))  # 160, standard deviation 10
+
+    def test_all_of_them_are_the_whole(self, tmp_path: Path):
+        whole = ShardSet.open(a_folder(tmp_path, 3, 2), X)
+        assert self.numbers(whole.drawn(5, 0), 2) == self.numbers(whole, 2)
+
+    def test_limit_span_and_a_fixed_batch(self, tmp_path: Path):
+        whole = ShardSet.open(a_folder(tmp_path, 9, 9), X)
+        drawn = whole.drawn(7, 3)
+        (every,) = self.numbers(drawn, 7)
+        assert self.numbers(drawn, 2, limit=5) == [every[:2], every[2:4], every[4:5]]
+        assert self.numbers(drawn, 2, span=(1, 3)) == [every[2:4], every[4:6]]
+        fixed = ShardSet.open(tmp_path, X_FIXED).drawn(7, 3)
+        assert self.numbers(fixed, 1) == [every[:4], [*every[4:], every[4]]]
+
+    def test_files_without_one_are_left_out(self, tmp_path: Path):
+        drawn = ShardSet.open(a_folder(tmp_path, 1, 50, 1), X).drawn(1, 0)
+        assert [path.name for path in drawn.files] == ["s1.npy"]
+        (alone,) = self.numbers(drawn.of_one(drawn.shards[0]).resolved(), 1)
+        assert [alone] == self.numbers(drawn, 1)
+
+    @pytest.mark.parametrize("count", [0, -1, 4])
+    def test_more_than_there_are(self, tmp_path: Path, count: int):
+        with pytest.raises(CalibratorError, match=f"{count} samples cannot be drawn from 3"):
+            ShardSet.open(a_folder(tmp_path, 3), X).drawn(count, 0)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from calibrators.shards import ShardSet
 from trtbuild import calibrate
 from trtbuild.golden.check import check
-from trtbuild.golden.gate import Verdict
 from trtbuild.golden.metric_file import Metric
+from trtbuild.golden.verdict import Verdict
 from trtbuild.model.model import Model
 from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap

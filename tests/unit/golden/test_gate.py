@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from trtbuild.golden.differ import TensorDiff
-from trtbuild.golden.gate import Check, MetricScores, judge
+from trtbuild.golden.gate import judge
 from trtbuild.golden.metrics import Difference
-from trtbuild.recipe import OutputThresholds
+from trtbuild.golden.scores import MetricScores, Paired
+from trtbuild.golden.verdict import Check
+from trtbuild.recipe import OutputThresholds, ValidationSection
 
 GOOD = Difference(
     count=8,
@@ -29,13 +31,17 @@ def diff(tensor="y", problem=None, **changes):
     return TensorDiff(tensor, f"node of {tensor}", "MatMul", "int8", found, problem)
 
 
+def section(**thresholds):
+    return ValidationSection(outputs=OutputThresholds(**thresholds))
+
+
 def verdict(layers=None, outputs=None, metric=None, also=(), **thresholds):
     return judge(
         also,
         [diff("h")] if layers is None else layers,
         [diff()] if outputs is None else outputs,
         metric,
-        OutputThresholds(**thresholds),
+        section(**thresholds),
         {"NMS": "no kernel"},
     )
 
@@ -46,7 +52,7 @@ def failed(given):
 
 
 def scores(golden, candidate, max_drop):
-    return MetricScores("top1", 10, golden, candidate, max_drop)
+    return MetricScores("top1", Paired((golden,) * 10, (candidate,) * 10), max_drop)
 
 
 def test_good():
@@ -143,17 +149,17 @@ def test_nothing_compared_never_passes(empty):
 
 
 def test_a_stored_golden_has_no_layers_and_that_is_said():
-    given = judge((), None, [diff()], None, OutputThresholds(), {})
+    given = judge((), None, [diff()], None, section(), {})
     assert given.passed
     assert given.layers == ()
     assert given.checks[0].seen == "1 of 1; outputs only (stored golden)"
 
 
 def test_a_stored_golden_is_no_excuse_for_outputs():
-    given = judge((), None, [], None, OutputThresholds(), {})
+    given = judge((), None, [], None, section(), {})
     assert failed(given) == ["every tensor compared"]
     assert given.checks[0].seen == "0 of 0; outputs only (stored golden); no outputs"
-    lacking = judge((), None, [diff(), diff("z", "gone")], None, OutputThresholds(cosine=0.1), {})
+    lacking = judge((), None, [diff(), diff("z", "gone")], None, section(cosine=0.1), {})
     assert failed(lacking) == ["every tensor compared", "z cosine"]
     assert lacking.checks[0].seen == "1 of 2; outputs only (stored golden); z: gone"
 
@@ -210,6 +216,9 @@ def test_the_document_is_json():
         "candidate": 0.5,
         "max_drop": 0.1,
         "drop": 0.5,
+        "interval": [0.5, 0.5],
+        "baseline": None,
+        "ece": None,
     }
     assert document["layers"][0]["difference"]["sqnr_db"] is None
     assert document["layers"][1]["difference"] is None

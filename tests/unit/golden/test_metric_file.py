@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trtbuild.errors import InputError
-from trtbuild.golden.metric_file import load
+from trtbuild.golden.metric_file import Score, load
 
 OUTPUTS = {"y": np.array([[1.0, 3.0, 2.0]], np.float32)}
 
@@ -25,8 +25,26 @@ def metric(tmp_path):
 def test_a_metric_is_given_outputs_and_label(metric):
     loaded = metric("def score(outputs, label):\n    return outputs['y'].argmax() == label\n")
     assert loaded.name == "metric.py:score"
-    assert loaded(OUTPUTS, "s:0") == 1.0
-    assert type(loaded(OUTPUTS, "s:0")) is float
+    assert loaded(OUTPUTS, "s:0") == Score(1.0, None)
+    assert type(loaded(OUTPUTS, "s:0").value) is float
+
+
+@pytest.mark.parametrize(
+    ("returned", "score"),
+    [
+        ("(1, 0.75)", Score(1.0, 0.75)),
+        ("(0.5, 0)", Score(0.5, 0.0)),
+        ("(True, outputs['y'].max() / 3)", Score(1.0, 1.0)),
+        ("(0, np.float32(1) + np.finfo(np.float32).eps)", Score(0.0, 1 + 2**-23)),
+        ("0", Score(0.0)),
+        ("-3", Score(-3.0)),
+        ("np.array(2.5)", Score(2.5)),
+    ],
+)
+def test_a_metric_may_return_a_confidence_beside_the_score(metric, returned, score):
+    """float32 probabilities may be above 1 by their rounding."""
+    loaded = metric(f"import numpy as np\ndef score(outputs, label):\n    return {returned}\n")
+    assert loaded(OUTPUTS, "s:0") == score
 
 
 @pytest.mark.parametrize(
@@ -35,7 +53,7 @@ def test_a_metric_is_given_outputs_and_label(metric):
 )
 def test_labels_may_be_anything_in_json(metric, labels, label):
     loaded = metric(f"def score(outputs, label):\n    assert label == {label!r}\n    return 0.25\n", labels)
-    assert loaded(OUTPUTS, "s:0") == 0.25
+    assert loaded(OUTPUTS, "s:0").value == 0.25
 
 
 @pytest.mark.parametrize(
@@ -48,12 +66,24 @@ def test_labels_may_be_anything_in_json(metric, labels, label):
         ("return outputs['y']", "raised TypeError on sample s:0"),
         ("return float('nan')", "returned nan for sample s:0; expected a finite number"),
         ("return float('-inf')", "returned -inf for sample s:0"),
+        ("return ()", "returned a tuple of 0 for sample s:0; expected a number, or .score, confidence.$"),
+        ("return (1,)", "returned a tuple of 1 for sample s:0"),
+        ("return 1, 0.5, 0", "returned a tuple of 3 for sample s:0"),
+        ("return 1, None", "raised TypeError on sample s:0"),
+        ("return [1, 0.5]", "raised TypeError on sample s:0"),
+        ("return float('nan'), 0.5", "returned nan for sample s:0; expected a finite number"),
+        ("return 1, float('nan')", "with confidence nan for sample s:0; expected 0 to 1$"),
+        ("return 1, 1.01", "with confidence 1.01 for sample s:0; expected 0 to 1"),
+        ("return 1, -0.01", "with confidence -0.01 for sample s:0; expected 0 to 1"),
+        ("return 1.5, 0.5", "with score 1.5 for sample s:0; expected 0 to 1"),
+        ("return -1, 0.5", "with score -1.0 for sample s:0; expected 0 to 1"),
     ],
 )
 def test_what_a_metric_may_not_do(metric, body, words):
     loaded = metric(f"def score(outputs, label):\n    {body}\n")
     with pytest.raises(InputError, match=words) as caught:
         loaded(OUTPUTS, "s:0")
+    assert "\n" not in str(caught.value)
     if "raised" in words:
         assert caught.value.__cause__ is not None  # its own traceback, for -v
 
@@ -106,7 +136,7 @@ def test_two_metrics_of_one_name_are_two(tmp_path, metric):
     other.mkdir()
     (other / "metric.py").write_text("def score(o, l): return 0.5\n")
     (other / "labels.json").write_text(json.dumps({"s:0": 0}))
-    assert load("metric.py:score", other, other / "labels.json")(OUTPUTS, "s:0") == 0.5
+    assert load("metric.py:score", other, other / "labels.json")(OUTPUTS, "s:0").value == 0.5
 
 
 def test_what_it_prints_goes_to_stderr(metric, capsys):
@@ -125,4 +155,4 @@ def test_a_dataclass_in_a_metric(metric):
         "@dataclasses.dataclass\nclass Score:\n    value: float\n"
         "def score(o, l): return Score(0.5).value\n"
     )
-    assert loaded(OUTPUTS, "s:0") == 0.5
+    assert loaded(OUTPUTS, "s:0").value == 0.5

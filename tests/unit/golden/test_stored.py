@@ -165,7 +165,7 @@ def test_it_says_what_made_it(case, kept):
         "onnxruntime": "1.2.3",
     }
     assert document["model"] == case.model.sha256
-    assert (document["schema_version"], document["samples"]) == (1, 5)
+    assert (document["schema_version"], document["samples"]) == (stored.SCHEMA_VERSION, 5)
 
 
 def test_an_output_that_cannot_be_stored(open_toy, shard_set, case_of, path):
@@ -263,7 +263,9 @@ class TestRefused:
         assert "not readable" in refused(case, kept)
         safetensors.numpy.save_file({"x": X}, kept, {"trtbuild.golden": "{"})
         assert "not readable" in refused(case, kept)
-        safetensors.numpy.save_file({"x": X}, kept, {"trtbuild.golden": '{"schema_version": 1}'})
+        safetensors.numpy.save_file(
+            {"x": X}, kept, {"trtbuild.golden": json.dumps({"schema_version": stored.SCHEMA_VERSION})}
+        )
         assert "its SHA-256 differs" in refused(case, kept)
 
     def test_of_a_later_version(self, case, path, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from trtbuild import pipeline
+from trtbuild import pipeline, validation
 from trtbuild.engine import open_engine
 from trtbuild.report.document import FIXED_TIME, Checked, compose
 
@@ -61,7 +61,7 @@ def checked(toy: Callable[..., onnx.ModelProto], tmp_path_factory: pytest.TempPa
     np.savez(folder / "shards" / "0.npz", x=rng.standard_normal((6, 3, 8, 8)).astype(np.float32))
     (folder / "recipe.toml").write_text(RECIPE)
     engine = open_engine(str(folder))
-    return pipeline.checked(engine, pipeline.build(engine, "onnxruntime"))
+    return validation.check(engine, pipeline.build(engine, "onnxruntime"))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ NETWORK = """toy (float[n,4] x) => (float[n,4] y) <
 
 
 def row(node, **figures):
-    return {"node": node, **figures}
+    """Of the only output of a node, which is called as the node, less its operator's name."""
+    return {"node": node, "tensor": node.rpartition("_")[2], **figures}
 
 
 @pytest.fixture

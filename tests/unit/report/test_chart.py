@@ -57,10 +57,21 @@ def test_precision_shows_in_the_height_too():
 
 def test_noise_is_drawn_where_it_is_known():
     noise = {"sqnr_db": 80.0, "max_abs": 1e-6}
-    found = chart.along([row(40.0, noise=noise), row(40.0)], 20.0)
+    found = chart.along([row(90.0, noise=noise), row(40.0)], 20.0)
     assert len(found.noise.split()) == 1
-    assert float(found.noise.partition(",")[2]) < found.points[0].y
+    assert found.points[0].y < float(found.noise.partition(",")[2]) < found.points[1].y
     assert chart.along([row(40.0)], 20.0).noise is None
+
+
+def test_noise_far_from_every_error_does_not_squeeze_the_errors():
+    floors = [{"sqnr_db": value, "max_abs": 1e-6 if value else 0.0} for value in (150.0, None, 32.0, -90.0)]
+    rows = [row(value, noise=noise) for value, noise in zip((30.0, 10.0, 25.0, 5.0), floors, strict=True)]
+    found = chart.along(rows, 20.0)
+    ys = [float(point.partition(",")[2]) for point in found.noise.split()]
+    assert ys[:2] == [chart.EQUAL_Y] * 2
+    assert chart.TOP < ys[2] < found.points[0].y, "near enough to be drawn to scale"
+    assert ys[3] == chart.BOTTOM
+    assert [label for _, label in found.ticks] == ["0", "10", "20", "30", "40"]
 
 
 @pytest.mark.parametrize("count", [1, 7, 60, 500, 4000])

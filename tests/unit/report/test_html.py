@@ -145,6 +145,20 @@ def test_the_chart_has_each_compared_layer_and_links_it(large):
     assert "✗ not compared: gone" in page.text
 
 
+def test_own_and_inherited_errors_stand_beside_the_difference(document):
+    explained = "Own: what the layer adds"
+    for row in document["layers"]:
+        row |= {"own": None, "inherited": None, "noise": None}
+    assert explained not in Page(html(document)).text
+    figures = {name: {"sqnr_db": db, "max_abs": 1.0} for name, db in (("own", 31.25), ("inherited", 12.5))}
+    document["layers"][1] |= figures
+    page = Page(html(document))
+    assert explained in page.text
+    assert "own SQNR, dB" in page.text
+    assert "noise SQNR, dB" not in page.text
+    assert [cell for cell in ("31.2", "12.5") if cell in page.text] == ["31.2", "12.5"]
+
+
 def test_histograms_are_drawn_where_there_are_any(document, large):
     for row in document["worst"]:
         row["histogram"] = None

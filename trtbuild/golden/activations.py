@@ -1,0 +1,154 @@
+"""Golden activations on disk: a second check of the same samples reads what the first one ran."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from calibrators.whole_file import replacing
+from trtbuild.collect.counting import cores
+from trtbuild.digest import of_tensors
+from trtbuild.errors import one_line
+from trtbuild.golden import tensor_file
+from trtbuild.progress import say
+from trtbuild.recipe import InputSection
+from trtbuild.targets.base import Dissection, Runner, Shows, Side
+from trtbuild.targets.session import Tensors
+
+SUFFIX = ".safetensors"
+GIGABYTE = 10**9
+
+
+class Activations:
+    """The store of one engine's golden activations: a folder for each golden, files for each sample.
+
+    folder: where; made when something is kept. golden: all that the golden's numbers depend on, but for the
+    samples. limit: bytes that all files together may take; those that nobody asked for longest make room, a
+    sample that finds none is run again each time.
+    """
+
+    def __init__(self, folder: Path, golden: Mapping[str, Any], limit: int) -> None:
+        key = hashlib.sha256(json.dumps(golden, sort_keys=True).encode()).hexdigest()[:16]
+        self._root, self._folder, self._limit = folder, folder / key, limit
+        self._asked: set[str] = set()
+        self._read: set[str] = set()
+        self._kept: set[str] = set()
+        self._missed: set[str] = set()
+
+    def recall(self, sample: str, tensors: Sequence[str], pool: Executor) -> Tensors | None:
+        """These tensors of a sample, mapped into memory, read-only; None unless all are there.
+
+        Raises InputError, naming it, for a damaged file.
+        """
+        self._asked.add(sample)
+        found: Tensors = {}
+        for path in self._folder.glob(f"{sample}-*{SUFFIX}"):
+            with suppress(FileNotFoundError):  # another check has made room
+                found |= tensor_file.mapped(path, pool, set(tensors) - found.keys())
+        if not found.keys() >= set(tensors):
+            return None
+        self._read.add(sample)
+        return found
+
+    def keep(self, sample: str, tensors: Tensors, pool: Executor) -> None:
+        """Where there is room. What stands in the way is said, and does not stop the check."""
+        storable = all(map(tensor_file.storable, tensors.values()))
+        if not storable or not self._make_room(tensor_file.size_of(tensors)):
+            self._missed.add(sample)
+            return
+        names = hashlib.sha256(json.dumps(sorted(tensors)).encode()).hexdigest()[:8]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._folder / f"{sample}-{names}{SUFFIX}", durable=False) as stream:
+                tensor_file.write(stream, tensors, pool)
+        except OSError as error:
+            say(f"note: golden activations are not kept: {one_line(error)}")
+            self._limit = 0
+            self._missed.add(sample)
+        else:
+            self._kept.add(sample)
+
+    def say_what_is_kept(self) -> None:
+        """A line each on what was read, kept, and not kept."""
+        kept, read = self._kept - self._missed, self._read - self._kept - self._missed
+        if read:
+            say(f"golden activations: {len(read)} samples read from {self._folder}")
+        if kept:
+            used = self._used() / GIGABYTE
+            say(f"golden activations: {len(kept)} samples kept in {self._folder}, {used:.1f} GB in all")
+        if self._missed:
+            limit = f"validation.golden_disk_gb is {self._limit / GIGABYTE:g}"
+            say(f"golden activations: {len(self._missed)} samples not kept, to be run again; {limit}")
+
+    def _make_room(self, size: int) -> bool:
+        """For another `size` bytes: files of samples that this run has not asked for go, the oldest first."""
+        if size > self._limit:
+            return False
+        others = [path for path in self._files() if not self._is_asked(path)]
+        others.sort(key=lambda path: path.stat().st_mtime)
+        while self._used() + size > self._limit and others:
+            with suppress(FileNotFoundError):  # another check makes room too
+                others.pop(0).unlink()
+        return self._used() + size <= self._limit
+
+    def _is_asked(self, path: Path) -> bool:
+        return path.parent == self._folder and path.name.partition("-")[0] in self._asked
+
+    def _used(self) -> int:
+        return sum(path.stat().st_size for path in self._files())
+
+    def _files(self) -> list[Path]:
+        return list(self._root.glob(f"*/*{SUFFIX}"))
+
+
+class RecalledSide:
+    """A side whose activations are taken from the store where it has them."""
+
+    def __init__(self, side: Side, store: Activations) -> None:
+        self.name, self.caveat, self.whole = side.name, side.caveat, side.whole
+        self.shows: Shows = side.shows
+        self.layer_bytes = side.layer_bytes
+        self.profiles: Mapping[str, InputSection] = side.profiles
+        self.dissection: Dissection | None = side.dissection
+        self._side, self._store = side, store
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self._side.outputs
+
+    def shipped(self, tensors: Sequence[str]) -> AbstractContextManager[Runner]:
+        return self._side.shipped(tensors)
+
+    @contextmanager
+    def showing(self, tensors: Sequence[str]) -> Iterator[Runner]:
+        """The side itself is set up, and run, only for samples that are not in the store."""
+        with ThreadPoolExecutor(cores()) as pool, ExitStack() as stack:
+            yield _Recalling(self._side, self._store, tensors, pool, stack)
+
+
+class _Recalling:
+    """A runner that looks first whether it has run the same before."""
+
+    def __init__(
+        self, side: Side, store: Activations, tensors: Sequence[str], pool: Executor, stack: ExitStack
+    ) -> None:
+        self.name = side.name
+        self._side, self._store, self._tensors = side, store, tensors
+        self._pool, self._stack = pool, stack
+        self._active: Runner | None = None
+
+    def infer(self, feed_dict: dict[str, Any], check_inputs: bool = False) -> Mapping[str, Any]:
+        sample = of_tensors(feed_dict)[:32]
+        recalled = self._store.recall(sample, self._tensors, self._pool)
+        if recalled is not None:
+            return recalled
+        if self._active is None:
+            self._active = self._stack.enter_context(self._side.showing(self._tensors))
+        shown = dict(self._active.infer(feed_dict, check_inputs=check_inputs))
+        self._store.keep(sample, shown, self._pool)
+        return shown
