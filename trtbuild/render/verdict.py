@@ -63,18 +63,17 @@ def _classes(outputs: list[Document]) -> Iterator[Row]:
 def _worst(layers: list[Document]) -> Table:
     compared = (layer for layer in layers if layer["difference"])
     worst = sorted(compared, key=lambda layer: sqnr(layer["difference"]))[:WORST_SHOWN]
+    beside = [name for name in ("own", "inherited", "noise") if any(layer[name] for layer in worst)]
     table = new_table(
         f"the {len(worst)} worst of {len(layers)} layers",
-        *("tensor", "node", "precision", "SQNR, dB", "cosine", "RMSE", "max abs", "KL"),
-        numbers=5,
+        *("tensor", "node", "precision", "SQNR, dB", *beside, "cosine", "max abs"),
+        numbers=3 + len(beside),
     )
     for layer in worst:
         found = layer["difference"]
-        figures = (
-            f"{found[name]:.4g}" if found[name] is not None else "-"
-            for name in ("cosine", "rmse", "max_abs", "kl")
-        )
-        add_row(table, layer["tensor"], layer["node"], layer["precision"], f"{sqnr(found):.1f}", *figures)
+        decibels = (f"{sqnr(layer[name]):.1f}" if layer[name] else "-" for name in ("difference", *beside))
+        others = (f"{found[name]:.4g}" if found[name] is not None else "-" for name in ("cosine", "max_abs"))
+        add_row(table, layer["tensor"], layer["node"], layer["precision"], *decibels, *others)
     return table
 
 

@@ -159,7 +159,7 @@ def test_the_document_is_json():
         "interval": list(paired.interval),
         "baseline": {
             **{"build": "0123", "mean": 48 / 50, "drop": 0.0, "interval": [0.0, 0.0]},
-            **{"tolerance": 0.01, "decided": True},
+            **{"tolerance": 0.01, "outcome": "not worse"},
         },
         "ece": {"golden": 0.0, "candidate": 1.0, "bins": 15},
     }

@@ -13,9 +13,15 @@ METRIC = {
 }
 BASELINE = {
     **{"build": "0123abcd", "mean": 0.98, "drop": -0.0075, "interval": [-0.02, 0.005]},
-    **{"tolerance": 0.01, "decided": True},
+    **{"tolerance": 0.01, "outcome": "not worse"},
 }
 CLASSES = {"rows": 16000, "argmax_changed": 0.00125, "unranked": 0, "kl": 0.00123456, "probabilities": True}
+
+
+NOTHING = {
+    **{"build": "b", "passed": True, "layers": [], "worst": [], "first_divergence": None},
+    **{"not_checked": {}, "checks": [], "metric": None, "outputs": []},
+}
 
 
 def output(tensor, classes):
@@ -25,12 +31,7 @@ def output(tensor, classes):
 @pytest.fixture
 def shown(capsys):
     def show(metric=None, outputs=()):
-        verdict(
-            {
-                **{"build": "b", "passed": True, "layers": [], "worst": [], "first_divergence": None},
-                **{"not_checked": {}, "checks": [], "metric": metric, "outputs": list(outputs)},
-            }
-        )
+        verdict({**NOTHING, "metric": metric, "outputs": list(outputs)})
         lines = capsys.readouterr().out.splitlines()
         start = lines.index(next((line for line in lines if line.startswith("over all samples")), lines[0]))
         rows = [re.split(r" *│ *", line.strip("│ ")) for line in lines[start:] if line.startswith("│")]
@@ -66,3 +67,21 @@ def test_changed_winners_of_outputs_that_have_classes(shown):
         ("y: argmax of 16000 rows (KL 0.001235)", "0.125%"),
         ("[z]: argmax of 16000 rows (KL -)", "0.125%"),
     ]
+
+
+def test_the_worst_layers_and_whose_error_it_is(capsys):
+    def layer(tensor, node, **decibels):
+        found = {name: {"sqnr_db": value, "max_abs": 1.5, "cosine": 0.5} for name, value in decibels.items()}
+        none = {"own": None, "inherited": None, "noise": None}
+        return {"tensor": tensor, "node": node, "precision": "int8", **none, **found}
+
+    layers = [
+        layer("near", "m", difference=40.0, own=41.0),
+        layer("far", "n", difference=10.0, inherited=11.0),
+    ]
+    verdict({**NOTHING, "layers": layers})
+    lines = capsys.readouterr().out.splitlines()
+    heading, *rows = (re.split(r" *[│┃] *", line.strip("│┃ ")) for line in lines if line[:1] in "│┃")
+    assert heading == ["tensor", "node", "precision", "SQNR, dB", "own", "inherited", "cosine", "max abs"]
+    assert rows[0] == ["far", "n", "int8", "10.0", "-", "11.0", "0.5", "1.5"]
+    assert rows[1] == ["near", "m", "int8", "40.0", "41.0", "-", "0.5", "1.5"]
