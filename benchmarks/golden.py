@@ -68,7 +68,7 @@ class Case:
     def diff(self, store: Activations | None = None) -> None:
         golden = RecalledSide(self.golden, store) if store else self.golden
         sides = (golden, self.candidate)
-        groups = groups_of(self.model, self.model.compared, sides, self.shards, 2 * 2**30)
+        groups = groups_of(self.model, self.model.compared, sides, self.shards, GIGABYTE)
         with contextlib.redirect_stderr(io.StringIO()):
             diff_layers(golden, self.candidate, groups, self.shards, self.count)
 

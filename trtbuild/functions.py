@@ -33,7 +33,9 @@ def from_file(path: Path, name: str, kind: str) -> Function:
     try:
         with redirect_stdout(sys.stderr):  # stdout may be one JSON document
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # it is the user's code; a script may end with sys.exit
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it is the user's code: pytest.fail, sys.exit
         raise _raised(str(path), error) from error
     return _function(module, str(path), name)
 
@@ -46,7 +48,9 @@ def from_module(module: str, name: str) -> Function:
     try:
         with redirect_stdout(sys.stderr):
             loaded = pkgutil.resolve_name(f"{module}:")
-    except (Exception, SystemExit) as error:  # as above
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # as above
         raise _raised(module, error) from error
     return _function(loaded, module, name)
 

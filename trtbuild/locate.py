@@ -39,11 +39,10 @@ def find_build(reference: str, key: str | None = None) -> Build:
     return build
 
 
-def find_beside(reference: str, other: str) -> Build:
-    """The build that `other` names: as `find_build`, but of the engine `reference` first."""
-    folder = engine_folder(reference)
-    build = store.find(other, folder / BUILDS) if folder is not None else None
-    return build or find_build(other)
+def find_beside(engine: Engine, reference: str) -> Build:
+    """The build that `reference` names: as `find_build`, but of this engine first."""
+    build = store.find(reference, engine.builds) if engine.builds is not None else None
+    return build or find_build(reference)
 
 
 def engine_of(

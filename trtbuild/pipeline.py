@@ -27,8 +27,6 @@ from trtbuild.targets.audit import LostPin, audit
 from trtbuild.targets.base import Request, Target
 from trtbuild.targets.choose import choose
 
-VERDICT = "verdict.json"
-
 
 def pins(engine: Engine, target: Target) -> tuple[Model, PrecisionMap]:
     """Open the model and resolve the precision of every node, as far as `target` gives a choice."""

@@ -20,7 +20,7 @@ from trtbuild.golden.stored import check_place, open_stored, save
 from trtbuild.golden.verdict import Verdict
 from trtbuild.model.model import Model
 from trtbuild.progress import say
-from trtbuild.report.document import Checked, Drawn
+from trtbuild.report.document import Checked, Drawn, samples_of
 from trtbuild.ship import manifest, store
 from trtbuild.ship.store import Build
 from trtbuild.targets.base import Request, Side, Target
@@ -57,7 +57,7 @@ def check(engine: Engine, build: Build, how: Options = DEFAULT) -> Checked:
     Raises InputError for options that exclude each other or cannot be met, a model or samples that are not
     there or not those of the build, and whatever `golden.check.check` raises.
     """
-    _check_options(how)
+    _check_options(how, build)
     model = Model.open(engine.model)
     for each in (build, how.baseline):
         if each is not None:
@@ -70,7 +70,10 @@ def check(engine: Engine, build: Build, how: Options = DEFAULT) -> Checked:
     if how.save_golden is not None:
         save(how.save_golden, model, golden_side, every, build.manifest["target"])
     candidate = target.candidate(request, build.artifact)
-    caveats = tuple(side.caveat for side in (golden_side, candidate) if side.caveat)
+    baseline = _baseline(engine, model, how.baseline)
+    caveats = [side.caveat for side in (golden_side, candidate) if side.caveat]
+    if baseline is not None and baseline.side.caveat:
+        caveats.append(f"baseline {baseline.build}: {baseline.side.caveat}")
     for caveat in caveats:
         say(f"note: {caveat}")
     kept = _activations(engine, request, target, golden_side)
@@ -82,16 +85,22 @@ def check(engine: Engine, build: Build, how: Options = DEFAULT) -> Checked:
         shards,
         metric,
         engine.recipe.validation,
-        _baseline(engine, model, how.baseline),
+        baseline,
         how.seed,
     )
     if kept is not None:
         kept.say_what_is_kept()
-    _keep_verdict(engine, build, verdict, caveats)
-    return Checked(verdict, build, model, every, caveats, drawn)
+    checked = Checked(verdict, build, model, every, tuple(caveats), drawn)
+    _keep_verdict(engine, checked)
+    return checked
 
 
-def _check_options(how: Options) -> None:
+def _check_options(how: Options, build: Build) -> None:
+    if how.baseline is not None and how.baseline.key == build.key:
+        raise InputError(
+            f"--baseline: {build.key} is the build that is checked; name the one in production by its key or "
+            "its file"
+        )
     if how.save_golden is None:
         return
     if how.golden is not None:
@@ -159,12 +168,15 @@ def _activations(engine: Engine, request: Request, target: Target, side: Side) -
     return Activations(folder / "activations", depends, int(limit * GIGABYTE))
 
 
-def _keep_verdict(engine: Engine, build: Build, verdict: Verdict, caveats: tuple[str, ...]) -> None:
-    if engine.builds is None or build.artifact.resolve().parent.parent != engine.builds.resolve():
+def _keep_verdict(engine: Engine, checked: Checked) -> None:
+    """Beside a build of the engine's store, with what it was checked on."""
+    folder = checked.build.artifact.resolve().parent
+    if engine.builds is None or folder.parent != engine.builds.resolve():
         return
     document = {
         "schema_version": store.SCHEMA_VERSION,
-        "build": build.key,
-        "caveat": "; ".join(caveats) or None,
+        "build": checked.build.key,
+        "caveat": "; ".join(checked.caveats) or None,
+        "samples": samples_of(checked),
     }
-    store.write_json(build.artifact.parent / VERDICT, {**document, **verdict.to_dict()})
+    store.write_json(folder / VERDICT, {**document, **checked.verdict.to_dict()})

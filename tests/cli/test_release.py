@@ -50,6 +50,12 @@ class TestDraw:
         result = run("validate", "toy", "--golden", "golden.st", "--draw", "5", "--json")
         assert (result.code, result.document["samples"]["count"]) == (0, 5)
 
+    def test_the_kept_verdict_says_so(self, run: Run, built: Path) -> None:
+        assert run("validate", "toy", "--draw", "4").code == 0
+        kept = json.loads((built / "builds" / key(run) / "verdict.json").read_text())
+        assert kept["samples"]["count"] == 4
+        assert kept["samples"]["drawn"] == {"of": WHOLE, "seed": 0}
+
     def test_more_than_there_are(self, run: Run, built: Path, tree: Tree) -> None:
         refused(run, tree, f"--draw 8: engines/toy/validation has {WHOLE} samples", "--draw", "8")
 
@@ -59,13 +65,24 @@ class TestDraw:
 
 
 class TestBaseline:
-    def test_the_same_build_is_not_worse(self, run: Run, built: Path) -> None:
-        document = run("validate", "toy", "--baseline", key(run), "--json").document
+    def test_the_build_itself_is_refused(self, run: Run, built: Path, tree: Tree) -> None:
+        """An engine's name means its newest build, which is the one that is checked."""
+        for named in ("toy", key(run), built / "builds" / key(run)):
+            refused(run, tree, f"--baseline: {key(run)} is the build that is checked", "--baseline", named)
+
+    def test_an_equal_one_is_not_worse_as_far_as_the_samples_tell(self, run: Run, built: Path) -> None:
+        """Seven of them may hide a share of 0.41."""
+        production = key(run, "--set", "precision.fallback=fp16")
+        newest = key(run)
+        options = ("--baseline", production, "--set", "validation.max_drop=0.5", "--json")
+        document = run("validate", "toy", "--build", newest, *options).document
         found = document["metric"]["baseline"]
-        assert (found["build"], found["drop"], found["interval"]) == (key(run), 0.0, [0.0, 0.0])
+        assert (found["build"], found["drop"], found["outcome"]) == (production, 0.0, "not worse")
         (check,) = (check for check in document["checks"] if "against" in check["name"])
         assert check["passed"]
-        assert document["passed"]
+        result = run("validate", "toy", "--build", newest, *options[:2], "--json")
+        assert result.code == 1
+        assert result.document["metric"]["baseline"]["outcome"] == "undecided"
 
     def test_a_worse_one_fails(self, run: Run, built: Path) -> None:
         """The metric is the score of the right class: of two different builds one is worse."""
@@ -85,10 +102,13 @@ class TestBaseline:
         assert drops[0] == pytest.approx(-drops[1])
         assert drops[0] != 0
 
-    def test_by_folder_and_by_file(self, run: Run, built: Path) -> None:
-        assert run("build", "toy", "-o", "x.onnx").code == 0
-        for named in (built / "builds" / key(run), "x.onnx", "toy"):
-            assert run("validate", "toy", "--baseline", named).code == 0
+    def test_by_folder_key_and_file(self, run: Run, built: Path) -> None:
+        production = key(run, "--pin", "last:1", "-o", "x.onnx")
+        newest, enough = key(run), ("--set", "validation.baseline_drop=1")
+        for named in (built / "builds" / production, "x.onnx", production[:8]):
+            assert run("validate", "toy", "--build", newest, "--baseline", named, *enough).code == 0
+        folder = built / "builds" / newest
+        assert run("validate", folder, "--baseline", production[:8], *enough).code == 0
 
     def test_none_such(self, run: Run, built: Path, tree: Tree) -> None:
         refused(run, tree, "nothing", "--baseline", "nothing")
@@ -103,7 +123,8 @@ class TestBaseline:
         assert "is not the model that" in result.errors[0]
 
     def test_of_other_bytes(self, run: Run, built: Path) -> None:
-        assert run("build", "toy", "-o", "x.onnx").code == 0
+        assert run("build", "toy", "--pin", "last:1", "-o", "x.onnx").code == 0
+        assert run("build", "toy").code == 0
         with Path("x.onnx").open("ab") as stream:
             stream.write(b"?")
         result = run("validate", "toy", "--baseline", "x.onnx")
@@ -118,7 +139,8 @@ class TestBaseline:
                 "max_drop = 0.25\n": "",
             }
         )
-        result = run("validate", "toy", "--baseline", key(run))
+        production = key(run, "--pin", "last:1")
+        result = run("validate", "toy", "--build", key(run), "--baseline", production)
         assert result.code == 2
         assert "there is none" in result.errors[0]
 
@@ -179,8 +201,11 @@ class TestScript:
         )
 
     def test_same_inputs_same_bytes(self, built: Path, run: Run) -> None:
+        production, newest = key(run, "--pin", "last:1"), key(run)
+        options = ("--build", newest, "--baseline", production, "--set", "validation.baseline_drop=1")
+
         def made(folder: str) -> dict[str, bytes]:
-            done = self.check("toy", folder, "--samples", 4, "--seed", 2, "--baseline", key(run))
+            done = self.check("toy", folder, "--samples", 4, "--seed", 2, *options)
             assert done.returncode == 0, done.stderr
             assert "passed" in done.stdout
             return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
@@ -189,6 +214,11 @@ class TestScript:
         assert first == second
         assert first.keys() == {"golden-check.json", "golden-check.xml", "golden-check.html"}
         assert json.loads(first["golden-check.json"])["samples"]["drawn"] == {"of": WHOLE, "seed": 2}
+
+    def test_a_folder_that_cannot_be_made(self, built: Path) -> None:
+        Path("file").write_text("")
+        done = self.check("toy", "file/out")
+        assert (done.returncode, done.stdout) == (2, "")
 
     def test_the_gate_says_no(self, built: Path) -> None:
         done = self.check("toy", "out", "--samples=3", "--set", "validation.outputs.sqnr_db=500")

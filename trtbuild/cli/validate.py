@@ -85,7 +85,7 @@ def validate(
     opened = locate.engine_of(built, engine, overrides, samples)
     files = ReportFiles(output, junit, html, annotate)
     files.check(opened, built, {"--save-golden": save_golden, "--golden": golden})
-    production = locate.find_beside(engine, baseline) if baseline is not None else None
+    production = locate.find_beside(opened, baseline) if baseline is not None else None
     how = validation.Options(golden, save_golden, production, draw, seed)
     checked = validation.check(opened, built, how)
     document = compose(checked)

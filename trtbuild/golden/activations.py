@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from calibrators.whole_file import replacing
 from trtbuild.collect.counting import cores
 from trtbuild.digest import of_tensors
-from trtbuild.errors import one_line
+from trtbuild.errors import InputError, one_line
 from trtbuild.golden import tensor_file
 from trtbuild.progress import say
 from trtbuild.recipe import InputSection
@@ -22,6 +25,9 @@ from trtbuild.targets.session import Tensors
 
 SUFFIX = ".safetensors"
 GIGABYTE = 10**9
+_NAME = r"[0-9a-f]{32}-[0-9a-f]{8}\.safetensors"
+OURS = re.compile(rf"[0-9a-f]{{16}}/({_NAME}|\.{_NAME}\.[0-9a-f]+\.tmp)")
+ABANDONED_SECONDS = 24 * 3600
 
 
 class Activations:
@@ -32,45 +38,53 @@ class Activations:
     sample that finds none is run again each time.
     """
 
-    def __init__(self, folder: Path, golden: Mapping[str, Any], limit: int) -> None:
+    def __init__(self, folder: Path, golden: Mapping[str, Any], limit: float) -> None:
         key = hashlib.sha256(json.dumps(golden, sort_keys=True).encode()).hexdigest()[:16]
         self._root, self._folder, self._limit = folder, folder / key, limit
         self._asked: set[str] = set()
         self._read: set[str] = set()
         self._kept: set[str] = set()
         self._missed: set[str] = set()
+        self._refused = False
 
     def recall(self, sample: str, tensors: Sequence[str], pool: Executor) -> Tensors | None:
-        """These tensors of a sample, mapped into memory, read-only; None unless all are there.
+        """These tensors of a sample, mapped into memory, read-only, but for those that the golden did not
+        show when it was asked for them; None unless all are known.
 
         Raises InputError, naming it, for a damaged file.
         """
         self._asked.add(sample)
         found: Tensors = {}
+        absent: set[str] = set()
         for path in self._folder.glob(f"{sample}-*{SUFFIX}"):
             with suppress(FileNotFoundError):  # another check has made room
-                found |= tensor_file.mapped(path, pool, set(tensors) - found.keys())
-        if not found.keys() >= set(tensors):
+                kept = tensor_file.mapped(path, pool, set(tensors) - found.keys())
+                found |= kept.tensors
+                absent |= kept.absent
+                os.utime(path)
+        if not found.keys() | absent >= set(tensors):
             return None
         self._read.add(sample)
         return found
 
-    def keep(self, sample: str, tensors: Tensors, pool: Executor) -> None:
-        """Where there is room. What stands in the way is said, and does not stop the check."""
-        storable = all(map(tensor_file.storable, tensors.values()))
-        if not storable or not self._make_room(tensor_file.size_of(tensors)):
-            self._missed.add(sample)
+    def keep(self, sample: str, tensors: Tensors, asked: Sequence[str], pool: Executor) -> None:
+        """What was shown of those that were `asked` for, where there is room. What stands in the way is said,
+        and does not stop the check."""
+        self._missed.add(sample)
+        if self._refused:
             return
-        names = hashlib.sha256(json.dumps(sorted(tensors)).encode()).hexdigest()[:8]
+        names = hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()[:8]
         try:
+            if not self._make_room(tensor_file.size_of(tensors, asked)):
+                return
             self._folder.mkdir(parents=True, exist_ok=True)
             with replacing(self._folder / f"{sample}-{names}{SUFFIX}", durable=False) as stream:
-                tensor_file.write(stream, tensors, pool)
-        except OSError as error:
+                tensor_file.write(stream, tensors, set(asked) - tensors.keys(), pool)
+        except (OSError, InputError) as error:
             say(f"note: golden activations are not kept: {one_line(error)}")
-            self._limit = 0
-            self._missed.add(sample)
+            self._refused = True
         else:
+            self._missed.discard(sample)
             self._kept.add(sample)
 
     def say_what_is_kept(self) -> None:
@@ -79,31 +93,45 @@ class Activations:
         if read:
             say(f"golden activations: {len(read)} samples read from {self._folder}")
         if kept:
-            used = self._used() / GIGABYTE
+            used = sum(file.size for file in self._files()) / GIGABYTE
             say(f"golden activations: {len(kept)} samples kept in {self._folder}, {used:.1f} GB in all")
         if self._missed:
-            limit = f"validation.golden_disk_gb is {self._limit / GIGABYTE:g}"
-            say(f"golden activations: {len(self._missed)} samples not kept, to be run again; {limit}")
+            why = "" if self._refused else f"; validation.golden_disk_gb is {self._limit / GIGABYTE:g}"
+            say(f"golden activations: {len(self._missed)} samples not kept, to be run again{why}")
 
     def _make_room(self, size: int) -> bool:
-        """For another `size` bytes: files of samples that this run has not asked for go, the oldest first."""
-        if size > self._limit:
-            return False
-        others = [path for path in self._files() if not self._is_asked(path)]
-        others.sort(key=lambda path: path.stat().st_mtime)
-        while self._used() + size > self._limit and others:
-            with suppress(FileNotFoundError):  # another check makes room too
-                others.pop(0).unlink()
-        return self._used() + size <= self._limit
+        """For another `size` bytes: files of samples that this run has not asked for go, those first that
+        were not asked for longest; and what checks that were killed left behind."""
+        files = self._files()
+        used = sum(file.size for file in files)
+        free = sorted((file for file in files if not self._is_asked(file.path)), key=lambda file: file.used)
+        for file in free:
+            abandoned = file.path.suffix != SUFFIX and time.time() - file.used > ABANDONED_SECONDS
+            if abandoned or (used + size > self._limit and file.path.suffix == SUFFIX):
+                file.path.unlink(missing_ok=True)
+                used -= file.size
+        return used + size <= self._limit
 
     def _is_asked(self, path: Path) -> bool:
         return path.parent == self._folder and path.name.partition("-")[0] in self._asked
 
-    def _used(self) -> int:
-        return sum(path.stat().st_size for path in self._files())
+    def _files(self) -> list[_File]:
+        """Those of the store, unfinished ones too, and no others that lie there."""
+        found = []
+        for path in self._root.glob("*/*"):
+            if OURS.fullmatch(f"{path.parent.name}/{path.name}"):
+                with suppress(FileNotFoundError):  # another check makes room too
+                    stat = path.stat()
+                    found.append(_File(path, stat.st_size, stat.st_mtime))
+        return found
 
-    def _files(self) -> list[Path]:
-        return list(self._root.glob(f"*/*{SUFFIX}"))
+
+class _File(NamedTuple):
+    """used: when it was last read or written, seconds."""
+
+    path: Path
+    size: int
+    used: float
 
 
 class RecalledSide:
@@ -150,5 +178,5 @@ class _Recalling:
         if self._active is None:
             self._active = self._stack.enter_context(self._side.showing(self._tensors))
         shown = dict(self._active.infer(feed_dict, check_inputs=check_inputs))
-        self._store.keep(sample, shown, self._pool)
+        self._store.keep(sample, shown, self._tensors, self._pool)
         return shown

@@ -24,7 +24,8 @@ from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import ValidationSection
 from trtbuild.targets.base import Side
 
-GIBIBYTE = 1 << 30
+GIGABYTE = 10**9
+HELD_AT_ONCE = 5  # a layer of golden and candidate, its own error, what it inherits, its noise
 
 
 def check(
@@ -72,13 +73,14 @@ def _layers(
     tensors: Sequence[str],
 ) -> tuple[list[TensorDiff], dict[str, str]]:
     """Each layer's difference and whose it is; and the layers that were fused away: tensor -> why."""
-    memory = section.layer_memory_gb * GIBIBYTE
-    groups = groups_of(model, tensors, (golden, candidate), shards, memory)
+    memory, sides = section.layer_memory_gb * GIGABYTE, (golden, candidate)
+    groups = groups_of(model, tensors, sides, shards, memory / len(sides))
     differs, fused = diff_layers(golden, candidate, groups, shards, section.layer_samples)
     layers = [diff for differ in differs for diff in differ.results(model, precisions)]
     samples = min(section.attribution_samples, section.layer_samples)
     if samples:
-        found = attribute(golden, candidate, groups, shards, samples)
+        smaller = groups_of(model, tensors, sides, shards, memory / HELD_AT_ONCE)
+        found = attribute(golden, candidate, smaller, shards, samples)
         layers = [replace(diff, **vars(found[diff.tensor])) for diff in layers]
     return layers, fused
 

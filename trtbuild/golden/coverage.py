@@ -38,4 +38,5 @@ def finite(layers: Sequence[TensorDiff], outputs: Sequence[TensorDiff]) -> Check
         if diff.difference and (diff.difference.nonfinite_candidate or diff.difference.nonfinite_golden)
     ]
     names = list(dict.fromkeys(bad))
-    return Check("no NaN or Inf", not names, ", ".join(names[:3]) or "none", "none that the golden lacks")
+    wanted = "none in outputs, inside none that the golden lacks"
+    return Check("no NaN or Inf", not names, ", ".join(names[:3]) or "none", wanted)

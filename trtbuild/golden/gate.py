@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trtbuild.golden import coverage
 from trtbuild.golden.differ import TensorDiff
-from trtbuild.golden.scores import ROUNDING, BaselineScores, MetricScores, Paired
+from trtbuild.golden.scores import MOST, ROUNDING, BaselineScores, MetricScores, Paired
 from trtbuild.golden.thresholds import layer_checks, output_checks
 from trtbuild.golden.verdict import Check, Verdict
 from trtbuild.recipe import OutputThresholds, ValidationSection
@@ -78,7 +78,7 @@ def _baseline(name: str, candidate: float, baseline: BaselineScores) -> Check:
     if found == "undecided":
         needed = paired.samples_needed(tolerance)
         if needed is not None:
-            seen += f", about {needed} samples would decide"
+            seen += f", about {needed} samples would decide" if needed < MOST else ", a million would not"
         elif paired.samples == 1:
             seen += ", one sample tells nothing of the others"
         else:

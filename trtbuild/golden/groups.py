@@ -15,8 +15,8 @@ from trtbuild.targets.base import Side
 def groups_of(
     model: Model, tensors: Sequence[str], sides: Sequence[Side], shards: ShardSet, memory: float
 ) -> list[tuple[str, ...]]:
-    """The tensors, in order, in groups: those of all sides together take at most `memory` bytes here, and on
-    a side that has a limit of its own at most that.
+    """The tensors, in order, in groups: each takes at most `memory` bytes here, and on a side that has a
+    limit of its own at most that.
 
     A tensor larger than the limit has a group of its own. Sizes are those of the largest sample; where a
     side has its limit they are grown to the largest shapes that it takes: an engine reserves memory for them.
@@ -27,7 +27,7 @@ def groups_of(
     own = (side.layer_bytes / _growth(side, batch) for side in sides if side.layer_bytes is not None)
     known = set(model.compared)
     sizes = sizes_of(model, batch, [tensor for tensor in tensors if tensor in known], "golden")
-    return pack(tensors, sizes, min([memory / len(sides), *own]))
+    return pack(tensors, sizes, min([memory, *own]))
 
 
 def _growth(side: Side, batch: Batch) -> float:

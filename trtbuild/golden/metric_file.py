@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -16,6 +15,8 @@ from trtbuild.functions import from_file
 from trtbuild.names import nearest
 from trtbuild.targets.session import Tensors
 
+LARGEST = 1e100  # the sum of larger ones may be infinite
+WANTED = "a number, or (score, confidence)"
 SLACK = 1e-6
 """What float32 probabilities may be above 1 by rounding."""
 
@@ -47,16 +48,21 @@ class Metric:
         try:
             with redirect_stdout(sys.stderr):  # ours may be one JSON document
                 returned = self.function(outputs, self.labels[sample])
-                pair = isinstance(returned, tuple)
-                numbers = [float(part) for part in (returned if pair else (returned,))]
-        except (Exception, SystemExit) as error:  # it is the user's code
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # it is the user's code: pytest.fail, sys.exit
             raise InputError(
                 f"metric {self.name} raised {type(error).__name__} on sample {sample}: {error}; "
                 "-v shows its traceback"
             ) from error
-        if pair and len(numbers) != 2:
-            raise self._returned(f"a tuple of {len(numbers)}", sample, "a number, or (score, confidence)")
-        if not math.isfinite(numbers[0]):
+        pair = isinstance(returned, tuple)
+        if pair and len(returned) != 2:
+            raise self._returned(f"a tuple of {len(returned)}", sample, WANTED)
+        try:
+            numbers = [float(part) for part in (returned if pair else (returned,))]
+        except (TypeError, ValueError) as error:
+            raise self._returned(f"{type(returned).__name__} {returned!r:.60}", sample, WANTED) from error
+        if not abs(numbers[0]) <= LARGEST:
             raise self._returned(f"{numbers[0]}", sample, "a finite number")
         if pair:
             for what, number in zip(("score", "confidence"), numbers, strict=True):

@@ -14,6 +14,10 @@ from trtbuild.golden.calibration_error import CalibrationError, expected_calibra
 from trtbuild.golden.metric_file import Score
 
 CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
+FEW = 10
+"""Samples that changed: of fewer, resampling does not make up those that were not seen."""
+MOST = 1e6
 ROUNDING = 1e-9
 """Of means and shares of floats: what is exactly at its limit must pass."""
 _RESAMPLES = 10_000
@@ -45,8 +49,9 @@ class Paired:
         """The 95 % confidence interval of the drop; None for one sample, which tells nothing of the others.
 
         The percentile bootstrap over samples (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-        chapter 13). Pairs stay together, so what is hard for both builds does not widen it. Where all
-        samples drop by the same it has no width: what no sample shows cannot be drawn from them.
+        chapter 13). Pairs stay together, so what is hard for both builds does not widen it. Where fewer than
+        FEW samples changed it knows too little of those that do: then it is at least as wide as what so many
+        samples may hide on either side (`unseen`).
         """
         drops = np.subtract(self.reference, self.candidate)
         if drops.size == 1:
@@ -59,9 +64,17 @@ class Paired:
                 for done in range(0, _RESAMPLES, rows)
             ]
         )
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(means, [tail, 1 - tail])
-        return float(low), float(high)
+        low, high = np.quantile(means, [TAIL, 1 - TAIL]).tolist()
+        if np.count_nonzero(drops) < FEW:
+            hidden = unseen(self.samples) * self._span
+            low, high = min(low, self.drop - hidden), max(high, self.drop + hidden)
+        return low, high
+
+    @property
+    def _span(self) -> float:
+        """How far apart two scores of a sample may be: 1 for scores from 0 to 1, else as far as any are."""
+        scores = (*self.reference, *self.candidate)
+        return 1.0 if min(scores) >= 0 and max(scores) <= 1 else max(scores) - min(scores)
 
     def against(self, tolerance: float) -> Literal["not worse", "worse", "undecided"]:
         """Whether the candidate loses more than `tolerance`: a test of non-inferiority, by the interval."""
@@ -73,13 +86,20 @@ class Paired:
         return "worse" if low > tolerance + ROUNDING else "undecided"
 
     def samples_needed(self, tolerance: float) -> int | None:
-        """About how many samples would tell that the drop is at most `tolerance`, if it stays what it is: the
-        interval narrows with the root of their number. None where no number would."""
+        """About how many samples, a million at most, would tell that the drop is at most `tolerance`, if it
+        stays what it is: the interval narrows with the root of their number. None where no number would."""
         room = tolerance - self.drop
         if self.interval is None or room <= 0:
             return None
-        half = self.interval[1] - self.drop
-        return math.ceil(self.samples * (half / room) ** 2)
+        half = (self.interval[1] - self.drop) / room
+        hidden = math.log(TAIL) / math.log1p(-min(room / self._span, 0.5)) if self._span else 0.0
+        return math.ceil(min(MOST, max(self.samples * min(half, MOST) ** 2, hidden)))
+
+
+def unseen(samples: int) -> float:
+    """The largest share of all samples that so many, drawn from them, may well not show one of: with this
+    confidence at least one would be among them (the rule of three, exactly)."""
+    return float(1 - TAIL ** (1 / samples))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def check_asked(
             f"baseline {baseline.build} is compared by the task metric, and there is none; "
             "give validation.metric, labels and max_drop in the recipe"
         )
-    known = list(outputs)
+    known = list(dict.fromkeys(outputs))
     for name in section.output:
         if name not in known:
             near = nearest(name, known) or f"; it has {', '.join(known[:3])}"

@@ -76,7 +76,7 @@ def compose(checked: Checked) -> Document:
         "precision": _summary(precisions, manifest["audit"]),
         "pins": _pins(precisions, manifest["audit"]),
         "caveats": list(checked.caveats),
-        "samples": _samples(checked),
+        "samples": samples_of(checked),
         "model": {"file": checked.model.path.name, "sha256": checked.model.sha256},
         "artifact": manifest["artifact"],
         "built": {
@@ -114,7 +114,7 @@ def _now() -> str:
     return now.isoformat(timespec="seconds")
 
 
-def _samples(checked: Checked) -> Document:
+def samples_of(checked: Checked) -> Document:
     """sha256: of all files, drawn from or not."""
     shards, drawn = checked.shards, checked.drawn
     return {

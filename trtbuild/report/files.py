@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trtbuild.engine import RECIPE, Engine
 from trtbuild.errors import InputError
+from trtbuild.golden.gate import DIVERGED_DB
 from trtbuild.paths import check_writable, data_of, manifest_of
 from trtbuild.progress import say
 from trtbuild.report import annotate, html, junit
@@ -17,7 +18,7 @@ from trtbuild.ship import store
 from trtbuild.ship.store import Build
 
 MARKS = {
-    "--output": b'"diverged_below_db": ',
+    "--output": f'"diverged_below_db": {DIVERGED_DB}'.encode(),
     "--junit": f'<testsuites name="{junit.GENERATOR} '.encode(),
     "--html": html.GENERATOR.encode(),
     "--annotate": annotate.MARK.encode(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from trtbuild.errors import InputError
 from trtbuild.golden import tensor_file
 from trtbuild.golden.activations import Activations, RecalledSide
 from trtbuild.golden.check import check
+from trtbuild.golden.layers import diff_layers
 from trtbuild.recipe import ValidationSection
 from trtbuild.targets.sides import as_given
 
@@ -110,7 +113,7 @@ def test_what_is_read_again_for_the_attribution_is_not_run_again(case, tmp_path,
 
 
 def test_the_limit_holds_and_the_rest_is_run_again(case, tmp_path, capsys):
-    size = tensor_file.size_of(dict.fromkeys("hy", np.zeros((1, 4), np.float32)))
+    size = tensor_file.size_of(dict.fromkeys("hy", np.zeros((1, 4), np.float32)), "hy")
     checked(case, tmp_path, limit=2 * size)
     kept = len(files(tmp_path))
     assert 0 < kept < SAMPLES
@@ -131,6 +134,78 @@ def test_what_nobody_asked_for_makes_room(case, tmp_path):
     assert len(kept - old) == SAMPLES
     assert len(kept & old) <= 1
     assert used(tmp_path) <= limit
+
+
+def test_what_was_asked_for_last_stays(case, tmp_path):
+    checked(case, tmp_path, golden={"model": "first"})
+    checked(case, tmp_path, golden={"model": "second"})
+    for path in tmp_path.rglob("*.safetensors"):
+        os.utime(path, (1, 1))
+    checked(case, tmp_path, golden={"model": "first"})  # read again
+    asked = {path for path in tmp_path.rglob("*.safetensors") if path.stat().st_mtime > 1}
+    assert len(asked) == SAMPLES
+    checked(case, tmp_path, golden={"model": "third"}, limit=used(tmp_path) + 500, samples=3)
+    assert all(path.is_file() for path in asked)
+
+
+def test_files_of_others_are_left_alone(case, tmp_path):
+    foreign = tmp_path / "precious" / "weights.safetensors"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"x" * 5000)
+    beside = tmp_path / ("0" * 16) / "notes.safetensors"
+    beside.parent.mkdir()
+    beside.write_bytes(b"x" * 5000)
+    checked(case, tmp_path, limit=900)
+    assert foreign.is_file()
+    assert beside.is_file()
+    assert len(files(tmp_path)) > 2
+
+
+def test_what_a_killed_check_left_behind_is_removed_in_time(case, tmp_path):
+    checked(case, tmp_path, samples=1)
+    (name,) = files(tmp_path)
+    left = [(tmp_path / name).with_name(f".{name.partition('/')[2]}.{i}{i}.tmp") for i in range(2)]
+    for path in left:
+        path.write_bytes(b"x")
+    os.utime(left[0], (1, 1))
+    checked(case, tmp_path)
+    assert [path.is_file() for path in left] == [False, True]
+
+
+def test_what_the_golden_does_not_show_is_not_asked_for_again(case, tmp_path):
+    """As in an engine whose fused tensors exist only inside a layer."""
+    runs = []
+
+    class Fused:
+        shows = "unfused layers"
+
+        @contextmanager
+        def showing(self, tensors):
+            with as_given(case.model).showing(["h"]) as active:
+                yield SimpleNamespace(
+                    name="golden",
+                    infer=lambda feeds, check_inputs=False: runs.append(1) or active.infer(feeds),
+                )
+
+        def __getattr__(self, name):
+            return getattr(as_given(case.model), name)
+
+    for _ in range(2):
+        side = RecalledSide(Fused(), Activations(tmp_path, GOLDEN, MUCH))
+        differs, fused = diff_layers(side, case.side(), [("h", "y")], case.shards, SAMPLES)
+        assert list(fused) == ["y"]
+        assert differs[0].complete
+    assert len(runs) == SAMPLES
+
+
+def test_the_true_reason_is_given(case, tmp_path, capsys):
+    (tmp_path / "store").write_text("a file")
+    _, ran = checked(case, tmp_path / "store")
+    assert ran.runs == SAMPLES
+    said = capsys.readouterr().err
+    assert "note: golden activations are not kept" in said
+    assert "5 samples not kept, to be run again\n" in said
+    assert "golden_disk_gb" not in said
 
 
 def test_a_limit_of_nothing_keeps_nothing(case, tmp_path):

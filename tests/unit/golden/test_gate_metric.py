@@ -28,8 +28,8 @@ class TestAgainstTheGolden:
         metric = MetricScores("top1", Paired((1.0,) * 10, (0.0,) + (1.0,) * 9), 0.1)
         given = verdict(metric=metric)
         assert given.passed
-        assert given.checks[-1].seen == "0.9000, golden 1.0000, drop 0.1000 (95 %: 0.0000 to 0.3000)"
-        assert given.to_dict()["metric"]["interval"] == pytest.approx([0.0, 0.3])
+        assert given.checks[-1].seen == "0.9000, golden 1.0000, drop 0.1000 (95 %: -0.2085 to 0.4085)"
+        assert given.to_dict()["metric"]["interval"] == pytest.approx([-0.2085, 0.4085], abs=1e-4)
 
     def test_one_sample_has_no_interval(self):
         given = verdict(metric=MetricScores("top1", Paired((1.0,), (1.0,)), 0))
@@ -49,28 +49,28 @@ class TestAgainstABaseline:
         return given.checks[-1], given.to_dict()["metric"]["baseline"]
 
     def test_the_same_scores(self):
-        check, document = self.check([1.0, 0.0] * 20, [1.0, 0.0] * 20, 0)
+        check, document = self.check([1.0, 0.0] * 20, [1.0, 0.0] * 20, 0.1)
         assert check.passed
-        assert check.seen == "0.5000, baseline 0.5000, drop 0.0000 (95 %: 0.0000 to 0.0000): not worse"
+        assert check.seen == "0.5000, baseline 0.5000, drop 0.0000 (95 %: -0.0881 to 0.0881): not worse"
         assert document == {
             "build": "0123abcd",
             "mean": 0.5,
             "drop": 0.0,
-            "interval": [0.0, 0.0],
-            "tolerance": 0,
+            "interval": pytest.approx([-0.0881, 0.0881], abs=1e-4),
+            "tolerance": 0.1,
             "outcome": "not worse",
         }
 
     def test_a_loss_of_just_the_tolerance(self):
-        check, _ = self.check([0.3] * 5, [0.2] * 5, 0.1)  # whose difference, in floats, is below 0.1
+        check, _ = self.check([0.3] * 20, [0.2] * 20, 0.1)  # whose difference, in floats, is below 0.1
         assert check.passed
-        assert self.check([0.9875] * 5, [0.9775] * 5, 0.01)[0].passed  # and here above
+        assert self.check([0.9875] * 20, [0.9775] * 20, 0.01)[0].passed  # and here above
 
     def test_worse(self):
         check, document = self.check([1.0] * 40, [0.0] * 20 + [1.0] * 20, 0.1)
         assert not check.passed
         assert check.seen.endswith(": worse")
-        assert (document["drop"], document["decided"]) == (0.5, True)
+        assert (document["drop"], document["outcome"]) == (0.5, "worse")
 
     def test_noise_does_not_decide(self):
         """Two of a hundred lost, two won: no drop at all, yet 4 % might be."""
@@ -78,26 +78,26 @@ class TestAgainstABaseline:
         candidate = [0.0] * 2 + [1.0] * 98
         check, document = self.check(in_production, candidate, 0.01)
         assert not check.passed
-        assert (document["drop"], document["decided"]) == (0.0, False)
+        assert (document["drop"], document["outcome"]) == (0.0, "undecided")
         assert check.seen == (
             "0.9800, baseline 0.9800, drop 0.0000 (95 %: -0.0400 to 0.0400): undecided, "
             "about 1600 samples would decide"
         )
         enough = self.check(in_production * 16, candidate * 16, 0.01)
         assert enough[0].passed
-        assert enough[1]["decided"]
+        assert enough[1]["outcome"] == "not worse"
 
     def test_no_number_of_samples_helps_at_this_drop(self):
         check, document = self.check([1.0] * 40, [0.0] * 2 + [1.0] * 38, 0.04)
         assert not check.passed
-        assert document["decided"] is False
+        assert document["outcome"] == "undecided"
         assert check.seen.endswith("undecided, and at this drop no number of samples will pass")
 
     def test_one_sample_decides_nothing(self):
         check, document = self.check([1.0], [1.0], 0.5)
         assert not check.passed
         assert check.seen.endswith("undecided, one sample tells nothing of the others")
-        assert (document["interval"], document["decided"]) == (None, False)
+        assert (document["interval"], document["outcome"]) == (None, "undecided")
 
 
 class TestCalibrationError:

@@ -67,8 +67,8 @@ def test_sizes_are_those_of_the_largest_sample(open_toy, shard_set):
 
 def test_the_smallest_limit_counts(model, shards):
     names = ["h", "y"]
-    assert groups_of(model, names, [side(), side()], shards, 64) == [("h", "y")]
-    assert groups_of(model, names, [side(), side()], shards, 63) == [("h",), ("y",)]
+    assert groups_of(model, names, [side(), side()], shards, 32) == [("h", "y")]
+    assert groups_of(model, names, [side(), side()], shards, 31) == [("h",), ("y",)]
     assert groups_of(model, names, [side(), side(32)], shards, MUCH) == [("h", "y")]
     assert groups_of(model, names, [side(32), side(31)], shards, MUCH) == [("h",), ("y",)]
     assert groups_of(model, [], [side(1)], shards, MUCH) == []

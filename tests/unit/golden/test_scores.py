@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trtbuild.golden.metric_file import Score
-from trtbuild.golden.scores import BaselineScores, MetricScores, Paired, calibration_error, pair
+from trtbuild.golden.scores import (
+    FEW,
+    BaselineScores,
+    MetricScores,
+    Paired,
+    calibration_error,
+    pair,
+    unseen,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -77,9 +85,31 @@ def test_one_sample_has_no_interval():
 
 @pytest.mark.parametrize("drop", [0.0, 0.5, -0.5])
 def test_all_samples_drop_by_the_same(drop):
-    paired = Paired((0.5,) * 7, (0.5 - drop,) * 7)
-    assert paired.interval == (drop, drop)
+    paired = Paired((0.5,) * 20, (0.5 - drop,) * 20)
+    hidden = 0.0 if drop else unseen(20)
+    assert paired.interval == pytest.approx((drop - hidden, drop + hidden))
     assert paired.against(0.25) == ("worse" if drop > 0.25 else "not worse")
+
+
+def test_what_so_many_samples_may_hide():
+    """With 2.5 % chance none of so many is one of that share of all."""
+    assert unseen(1) == pytest.approx(0.975)
+    assert unseen(368) == pytest.approx(0.01, rel=0.01)
+    assert all((1 - unseen(count)) ** count == pytest.approx(0.025) for count in (2, 10, 400))
+
+
+@pytest.mark.parametrize(("samples", "lost"), [(2, 0.1), (10, 0.1), (20, 0.1), (100, 0.02), (400, 0.05)])
+def test_too_few_samples_to_see_a_loss_never_pass_for_its_absence(samples, lost):
+    rng = np.random.default_rng(7)
+    sides = (rng.random((200, samples)) >= lost).astype(float).tolist()
+    passed = [Paired((1.0,) * samples, tuple(side)).against(0.01) == "not worse" for side in sides]
+    assert sum(passed) <= 5  # of 200; at 95 % both ways
+
+
+def test_the_scores_span_what_they_may():
+    tenths = Paired((0.0, 10.0, 5.0, 5.0), (0.0, 10.0, 5.0, 5.0))
+    assert tenths.interval == pytest.approx((-10 * unseen(4), 10 * unseen(4)))
+    assert Paired((3.0,) * 4, (3.0,) * 4).interval == (0.0, 0.0)
 
 
 def test_the_same_seed_the_same_interval():
@@ -95,7 +125,11 @@ def test_the_interval_lies_within_the_drops(pairs):
     reference, candidate = zip(*pairs, strict=True)
     low, high = Paired(reference, candidate).interval
     drops = np.subtract(reference, candidate)
-    assert drops.min() - 1e-9 <= low <= high <= drops.max() + 1e-9
+    drop = float(drops.mean())
+    assert low <= drop + 1e-9
+    assert high >= drop - 1e-9
+    if np.count_nonzero(drops) >= FEW:
+        assert drops.min() - 1e-9 <= low <= high <= drops.max() + 1e-9
 
 
 class TestAgainstATolerance:
@@ -158,8 +192,13 @@ def test_the_document_is_json():
         **{"golden": 49 / 50, "candidate": 48 / 50, "drop": pytest.approx(1 / 50)},
         "interval": list(paired.interval),
         "baseline": {
-            **{"build": "0123", "mean": 48 / 50, "drop": 0.0, "interval": [0.0, 0.0]},
-            **{"tolerance": 0.01, "outcome": "not worse"},
+            **{
+                "build": "0123",
+                "mean": 48 / 50,
+                "drop": 0.0,
+                "interval": pytest.approx([-unseen(50), unseen(50)]),
+            },
+            **{"tolerance": 0.01, "outcome": "undecided"},
         },
         "ece": {"golden": 0.0, "candidate": 1.0, "bins": 15},
     }

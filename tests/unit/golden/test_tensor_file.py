@@ -35,12 +35,12 @@ def pool():
 def path(tmp_path, pool):
     path = tmp_path / "some.safetensors"
     with path.open("wb") as stream:
-        tensor_file.write(stream, TENSORS, pool)
+        tensor_file.write(stream, TENSORS, {"gone"}, pool)
     return path
 
 
 def test_what_was_written_is_read(path, pool):
-    found = tensor_file.mapped(path, pool, TENSORS)
+    found = tensor_file.mapped(path, pool, TENSORS).tensors
     assert found.keys() == TENSORS.keys()
     for name, array in found.items():
         assert (array.dtype, array.shape) == (TENSORS[name].dtype, TENSORS[name].shape)
@@ -50,16 +50,18 @@ def test_what_was_written_is_read(path, pool):
 
 
 def test_it_is_not_larger_than_told(path):
-    told = tensor_file.size_of(TENSORS)
+    told = tensor_file.size_of(TENSORS, [*TENSORS, "gone"])
     assert path.stat().st_size <= told <= path.stat().st_size + 200 * len(TENSORS)
 
 
 def test_only_what_is_wanted(path, pool):
-    assert tensor_file.mapped(path, pool, {"float", "flags", "x"}).keys() == {"float", "flags"}
+    found = tensor_file.mapped(path, pool, {"float", "flags", "x"})
+    assert found.tensors.keys() == {"float", "flags"}
+    assert found.absent == {"gone"}
 
 
 def test_nothing_is_copied(path, pool):
-    base = tensor_file.mapped(path, pool, TENSORS)["float"]
+    base = tensor_file.mapped(path, pool, TENSORS).tensors["float"]
     while base.base is not None and not isinstance(base, np.memmap):
         base = base.base
     assert isinstance(base, np.memmap)
@@ -75,8 +77,8 @@ def test_safetensors_reads_it(path):
 def test_no_tensors(tmp_path, pool):
     path = tmp_path / "none"
     with path.open("wb") as stream:
-        tensor_file.write(stream, {}, pool)
-    assert tensor_file.mapped(path, pool, TENSORS) == {}
+        tensor_file.write(stream, {}, (), pool)
+    assert tensor_file.mapped(path, pool, TENSORS) == ({}, set())
 
 
 @pytest.mark.parametrize("keep", [0, 7, 8, 100, -1])
@@ -125,6 +127,16 @@ def test_a_file_of_somebody_else(tmp_path, pool):
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "theirs")
     with pytest.raises(InputError, match="is damaged"):
         tensor_file.mapped(tmp_path / "theirs", pool, "a")
+
+
+def test_a_folder_in_its_place(tmp_path, pool):
+    with pytest.raises(InputError, match=r"cannot be read .*delete it"):
+        tensor_file.mapped(tmp_path, pool, "a")
+
+
+def test_a_dtype_that_the_format_lacks(tmp_path, pool):
+    with (tmp_path / "x").open("wb") as stream, pytest.raises(InputError, match="'c' of dtype complex64"):
+        tensor_file.write(stream, {"c": np.ones(2, np.complex64)}, (), pool)
 
 
 def test_what_can_be_stored():

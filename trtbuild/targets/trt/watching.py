@@ -10,7 +10,7 @@ from trtbuild.targets.sides import EngineSide
 from trtbuild.targets.trt.binding import Binding
 from trtbuild.targets.trt.running import open_engine
 
-GIBIBYTE = 1 << 30
+GIGABYTE = 10**9
 
 
 def engine_side(
@@ -34,5 +34,5 @@ def engine_side(
         debug=(lambda: made((), True)) if watches else None,
         open_engine=functools.partial(open_engine, binding),
         profiles=request.profiles,
-        layer_bytes=int(request.recipe.validation.layer_memory_gb * GIBIBYTE),
+        layer_bytes=int(request.recipe.validation.layer_memory_gb * GIGABYTE),
     )
