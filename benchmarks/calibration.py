@@ -12,7 +12,6 @@ has it is named, of NVIDIA ModelOpt. With --json one document on stdout.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -23,15 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import calibration_identity, calibration_sides
+from benchmarks.lines import ENGINE, render
 from trtbuild.progress import say
 
 SCHEMA_VERSION = 1
-ENGINE = Path("engines/ocr-rec")
 BATCH, THREADS, SEED = 8, 2, 99
-PER_SHARD = 16
 
 
 def main() -> int:
@@ -49,7 +45,8 @@ def main() -> int:
         return 2
     counts = sorted(arguments.samples or [64, 512])
     with tempfile.TemporaryDirectory() as folder:
-        shards = render(Path(folder), max(counts))
+        shards = Path(folder) / "shards"
+        render(shards, max(counts), SEED)
         document = {
             "schema_version": SCHEMA_VERSION,
             "benchmark": "calibration",
@@ -66,30 +63,6 @@ def main() -> int:
     else:
         show(document)
     return 0
-
-
-def render(folder: Path, count: int) -> Path:
-    """Lines of text that no engine was calibrated on, in shards of PER_SHARD."""
-    spec = importlib.util.spec_from_file_location("prepare", ENGINE / "prepare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
-    fonts = [
-        prepare.packaged(package, f"files/{name}")
-        for package, names in prepare.FONTS.items()
-        for name in names
-    ]
-    random = np.random.default_rng(SEED)
-    shards = folder / "shards"
-    shards.mkdir()
-    for start in range(0, count, PER_SHARD):
-        lines = [prepare.draw_line(fonts, random)[0] for _ in range(min(PER_SHARD, count - start))]
-        np.savez(
-            shards / f"{start // PER_SHARD:04}.npz",
-            x=np.stack([prepare.network_input(line) for line in lines]),
-        )
-    return shards
 
 
 def against_plain(shards: Path, count: int, rounds: int) -> dict[str, Any]:

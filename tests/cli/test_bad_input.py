@@ -237,7 +237,7 @@ WRONG_VALIDATION = {
     ),
     "metric NaN": (metric("def top1(o, l):\n    return float('nan')\n"), "returned nan for sample 0:0"),
     "metric inf": (metric("def top1(o, l):\n    return float('inf')\n"), "returned inf for sample 0:0"),
-    "metric None": (metric("def top1(o, l):\n    pass\n"), "raised TypeError on sample 0:0"),
+    "metric None": (metric("def top1(o, l):\n    pass\n"), "returned NoneType None for sample 0:0"),
     "metric exits": (metric("import sys\ndef top1(o, l):\n    sys.exit(0)\n"), "raised SystemExit"),
     "metric file exits": (metric("raise SystemExit(0)\n"), "metric.py raised SystemExit when loaded"),
     "metric file raises": (metric("1 / 0\n"), "metric.py raised ZeroDivisionError when loaded"),
