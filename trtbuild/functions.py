@@ -8,9 +8,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from trtbuild.errors import InputError
 from trtbuild.names import nearest
@@ -25,7 +26,9 @@ def from_file(path: Path, name: str, kind: str) -> Function:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such {kind} file")
-    spec = importlib.util.spec_from_file_location(f"trtbuild_{kind}_{path.stem}", path)
+    module_name = f"trtbuild_{kind}_{path.stem}"
+    loader = _Uncached(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -53,6 +56,14 @@ def from_module(module: str, name: str) -> Function:
     except BaseException as error:  # as above
         raise _raised(module, error) from error
     return _function(loaded, module, name)
+
+
+class _Uncached(SourceFileLoader):
+    """From the source each time, and no bytecode beside it: a file that is changed twice within a second, in
+    a folder of the user's, would be taken for the older one."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        raise OSError
 
 
 def place_in(error: BaseException, function: Function) -> str:

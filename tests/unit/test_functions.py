@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -74,3 +75,14 @@ def test_the_line_that_raised_is_the_users_own(modules):
     assert place_in(caught.value, function) == f"{file}:5"  # not the line in json that raised
     assert place_in(ValueError("elsewhere"), function) == ""
     assert place_in(caught.value, len) == ""
+
+
+def test_a_file_that_was_just_changed(tmp_path, monkeypatch):
+    """Of the same size, within the same second: never the older one from bytecode beside it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = tmp_path / "metric.py"
+    for value in (1, 2, 3):
+        path.write_text(f"def f(): return {value}\n")
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        assert from_file(path, "f", "metric")() == value
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metric.py"]
