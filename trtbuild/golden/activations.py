@@ -23,6 +23,7 @@ from trtbuild.recipe import InputSection
 from trtbuild.targets.base import Dissection, Runner, Shows, Side
 from trtbuild.targets.session import Tensors
 
+FORMAT = 1  # of the files: those of another one are not looked at
 SUFFIX = ".safetensors"
 GIGABYTE = 10**9
 _NAME = r"[0-9a-f]{32}-[0-9a-f]{8}\.safetensors"
@@ -39,7 +40,8 @@ class Activations:
     """
 
     def __init__(self, folder: Path, golden: Mapping[str, Any], limit: float) -> None:
-        key = hashlib.sha256(json.dumps(golden, sort_keys=True).encode()).hexdigest()[:16]
+        depends = json.dumps([FORMAT, golden], sort_keys=True)
+        key = hashlib.sha256(depends.encode()).hexdigest()[:16]
         self._root, self._folder, self._limit = folder, folder / key, limit
         self._asked: set[str] = set()
         self._read: set[str] = set()
