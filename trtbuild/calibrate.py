@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -12,16 +15,36 @@ from calibrators.table import Range, RangeTable, TableKey
 from trtbuild.collect.collect import ON_THIS_MACHINE, Options, collect
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
+from trtbuild.model.scaling import to_json
 from trtbuild.names import matcher, nearest
 from trtbuild.ranges import auto
 from trtbuild.recipe import CalibrationSection
 from trtbuild.rewrite.explicit import ranges_needed
 
+_EQUALIZED = re.compile(r" of the model equalized by [0-9a-f]{16}\Z")
+
 
 def table_key(model: Model, shards: ShardSet, section: CalibrationSection) -> TableKey:
     """What a table of this model, these shards and these methods is stored and looked up by."""
-    samples = shards.fingerprint() if shards.batched else f"{shards.fingerprint()} one sample each"
-    return TableKey(model=model.sha256, shards=samples, method=section.describe())
+    return TableKey(model.sha256, samples_of(shards), method_of(model, section.describe()))
+
+
+def samples_of(shards: ShardSet) -> str:
+    """The samples in a key: the shards, and whether they are cut into samples."""
+    return shards.fingerprint() if shards.batched else f"{shards.fingerprint()} one sample each"
+
+
+def method_of(model: Model, method: str) -> str:
+    """The method in a key, and what tells an equalized model from the file that `TableKey.model` is of."""
+    if not model.scaled:
+        return method
+    digest = hashlib.sha256(json.dumps(to_json(model.scaled), sort_keys=True).encode()).hexdigest()[:16]
+    return f"{method} of the model equalized by {digest}"
+
+
+def of_equalized(key: TableKey | None) -> bool:
+    """Whether a table's ranges are those of an equalized model."""
+    return key is not None and _EQUALIZED.search(key.method) is not None
 
 
 def calibrate(

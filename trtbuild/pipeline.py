@@ -11,6 +11,7 @@ from calibrators.table import RangeTable, cache_header
 from trtbuild import calibrate as calibration
 from trtbuild import tables
 from trtbuild.collect.collect import ON_THIS_MACHINE, Options
+from trtbuild.corrections import corrections_of
 from trtbuild.engine import Engine
 from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.model.model import Model
@@ -55,6 +56,7 @@ def calibrate(
     if not tensors:
         raise InputError(f"{model.path}: no node can run in int8, so there is nothing to calibrate")
     shards = tables.open_shards(engine.require_shards(), engine, model)
+    model = tables.equalized(engine, model, target, shards, how)
     return tables.calibrated(engine, model, shards, tensors, how)
 
 
@@ -147,6 +149,11 @@ def _request(
     how: Options,
 ) -> tuple[Request, Path | None]:
     """What to build, and where the ranges are stored that TensorRT may find meanwhile."""
+    if model.quantized and engine.recipe.calibration.equalize is not None:
+        raise InputError(
+            f"{model.path} brings its own Q/DQ, whose scales would no longer fit an equalized model; remove "
+            "calibration.equalize"
+        )
     lowered = {precisions.default} if target.implicit else precisions.used
     ranges = Ranges(None, None, None)
     if "int8" in lowered and not model.quantized:
@@ -155,7 +162,9 @@ def _request(
     if engine.shards is not None and (engine.builds is None or engine.shards.is_dir()):
         shards = tables.open_shards(engine.require_shards(), engine, model)
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
-    request = Request(model, precisions, ranges.table, profiles, engine.recipe, ranges.calibration)
+    model = ranges.equalized or model
+    biases = corrections_of(engine, model, precisions, ranges.table, shards, target)
+    request = Request(model, precisions, ranges.table, profiles, engine.recipe, ranges.calibration, biases)
     return request, ranges.path
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from calibrators.compare import Comparison, compare
 from calibrators.errors import TableError
 from calibrators.table import RangeTable
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, one_line
+from trtbuild.model.scaling import Scaled, from_json
 from trtbuild.progress import say
 
 FILES = "a range table (JSON), a build's manifest or a TensorRT calibration cache"
@@ -19,12 +22,15 @@ LARGEST = 1 << 28  # bytes of such a file
 @dataclass(frozen=True)
 class RangesFile:
     """A file of ranges. label: how messages call it. header: of a TensorRT cache. model: the SHA-256 of the
-    model that they are of, where the file says so."""
+    model that they are of, where the file says so. scaled: how that model was equalized; only a manifest
+    says so. manifest: the whole of it, where the file is one."""
 
     label: str
     table: RangeTable
     header: str | None
     model: str | None
+    scaled: Scaled = field(default_factory=dict)
+    manifest: Mapping[str, Any] | None = None
 
 
 def read(path: Path, option: str) -> RangesFile:
@@ -34,18 +40,18 @@ def read(path: Path, option: str) -> RangesFile:
     one without a range.
     """
     label = f"{option} {path}"
-    header = made_for = None
     try:
         text = _text(path, label)
         if text.startswith("TRT-"):
             header, table = RangeTable.from_tensorrt_cache(text)
+            file = RangesFile(label, table, header, None)
         else:
-            table, made_for = _parsed(text, label)
+            file = _parsed(text, label)
     except TableError as error:
         raise InputError(f"{label}: {error}") from error
-    if not table.ranges:
+    if not file.table.ranges:
         raise InputError(f"{label} holds no ranges; calibrate again")
-    return RangesFile(label, table, header, made_for)
+    return file
 
 
 def compared(table: RangeTable, file: RangesFile) -> Comparison:
@@ -74,18 +80,29 @@ def _text(path: Path, label: str) -> str:
         raise InputError(f"{label} is no text; expected {FILES}") from error
 
 
-def _parsed(text: str, label: str) -> tuple[RangeTable, str | None]:
-    """A table, or the one inside a manifest, so that a device gets the ranges that another build found; and
-    the SHA-256 of the model that it is of, where it says so."""
+def _parsed(text: str, label: str) -> RangesFile:
+    """A table, or the one inside a manifest, so that a device gets the ranges that another build found."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise TableError(f"no whole JSON text: {error}; calibrate again") from error
     if not isinstance(document, dict) or "artifact" not in document:
         table = RangeTable.from_dict(document)
-        return table, table.key.model if table.key else None
+        return RangesFile(label, table, None, table.key.model if table.key else None)
     if document.get("ranges") is None:
         raise InputError(f"{label} is the manifest of a build without ranges: nothing in it is int8")
-    built_from = document.get("model")
-    made_for = built_from.get("sha256") if isinstance(built_from, dict) else None
-    return RangeTable.from_dict(document["ranges"]), made_for
+    table, built_from = RangeTable.from_dict(document["ranges"]), document.get("model")
+    if not isinstance(built_from, dict):
+        return RangesFile(label, table, None, None, manifest=document)
+    scaled = _scaled(built_from, label)
+    return RangesFile(label, table, None, built_from.get("sha256"), scaled, document)
+
+
+def _scaled(built_from: Mapping[str, Any], label: str) -> Scaled:
+    """Manifests of before there was equalization do not speak of it."""
+    try:
+        return from_json(built_from.get("equalized", {}))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{label}: model.equalized is damaged ({one_line(error)}); copy the manifest again"
+        ) from error

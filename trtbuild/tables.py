@@ -15,7 +15,7 @@ from calibrators.errors import TableError
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, TableKey
 from trtbuild import calibrate as calibration
-from trtbuild import ranges_file
+from trtbuild import equalization, ranges_file
 from trtbuild.collect.collect import ON_THIS_MACHINE, Options
 from trtbuild.engine import Engine
 from trtbuild.errors import InputError
@@ -23,6 +23,7 @@ from trtbuild.model.model import Model
 from trtbuild.profiles import profiles_of
 from trtbuild.progress import say
 from trtbuild.recipe import InputSection
+from trtbuild.rewrite.equalize import restored
 from trtbuild.targets.base import Algorithm, Calibration, Target
 
 CALIBRATION_BATCH = 8
@@ -32,11 +33,12 @@ STALE_SECONDS = 3 * 24 * 3600
 @dataclass(frozen=True)
 class Ranges:
     """A table, or how TensorRT is to find one. `path`: where the table is stored, or will be; None where a
-    bare model has no store."""
+    bare model has no store. `equalized`: the model that they are of, where it is not the file's."""
 
     table: RangeTable | None
     calibration: Calibration | None
     path: Path | None
+    equalized: Model | None = None
 
 
 def ranges_of(engine: Engine, model: Model, target: Target, how: Options = ON_THIS_MACHINE) -> Ranges:
@@ -47,16 +49,48 @@ def ranges_of(engine: Engine, model: Model, target: Target, how: Options = ON_TH
     """
     calibration.require_float(model)
     if engine.ranges is not None:
-        return Ranges(_given(engine.ranges, engine, model, target), None, None)
+        return _given(engine.ranges, engine, model, target)
     shards = open_shards(engine.require_shards(), engine, model)
     algorithm = target.algorithm(engine.recipe)
+    model = equalized(engine, model, target, shards, how)
     if algorithm is None:
         table, path = calibrated(engine, model, shards, target.ranges(model), how)
-        return Ranges(table, None, path)
+        return Ranges(table, None, path, model)
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     key = _own_key(model, shards, algorithm, target, engine, profiles)
     path = _path(engine, key)
-    return Ranges(_stored(path, key, ()), Calibration(algorithm, shards, key), path)
+    return Ranges(_stored(path, key, ()), Calibration(algorithm, shards, key), path, model)
+
+
+def equalized(engine: Engine, model: Model, target: Target, shards: ShardSet, how: Options) -> Model:
+    """`model` equalized as the recipe asks, as it was before where that is in the store; says how many
+    tensors are. Without `calibration.equalize` it is the model itself.
+
+    Raises InputError for a target that takes the file as it is, and as `equalization.equalize` does.
+    """
+    alpha = engine.recipe.calibration.equalize
+    if alpha is None:
+        return model
+    _check_explicit(target)
+    key = TableKey(model.sha256, calibration.samples_of(shards), f"equalize {alpha}")
+    path = engine.builds / "ranges" / f"{key.digest()}.equalized.json" if engine.builds is not None else None
+    found = equalization.stored(model, key, path) if path is not None else None
+    if found is None:
+        if path is not None:
+            _check_place(path.parent)
+        found = equalization.equalize(model, shards, alpha, batch_of(engine), how.memory)
+        if path is not None:
+            equalization.keep(found, key, path)
+    say(f"equalized: {len(found.scaled)} tensors" if found.scaled else "note: no tensor can be equalized")
+    return found
+
+
+def _check_explicit(target: Target) -> None:
+    if target.implicit:
+        raise InputError(
+            "an equalized model cannot be built in implicit mode, which takes the model file as it is: "
+            "remove calibration.equalize, or build with --mode explicit (TensorRT 10 and later)"
+        )
 
 
 def calibrated(
@@ -78,9 +112,7 @@ def calibrated(
         _check_place(path.parent)
         counts = TableKey(key.model, key.shards, "counts").digest()  # the same for every method
         how = replace(how, checkpoints=path.with_name(f"{counts}.partial"))
-    opt = next((shapes.opt for shapes in engine.recipe.inputs.values()), ())
-    batch = opt[0] if opt else CALIBRATION_BATCH
-    table = calibration.calibrate(model, shards, section, batch, tensors, how)
+    table = calibration.calibrate(model, shards, section, batch_of(engine), tensors, _apart(how, model))
     if constant := [name for name in tensors if table.ranges[name].amax == 0]:
         say(f"note: constant zero in every sample: {', '.join(constant)}")
     if path is not None:
@@ -88,6 +120,19 @@ def calibrated(
         forget(how)
         _sweep(path.parent)
     return table, path
+
+
+def batch_of(engine: Engine) -> int:
+    """Samples that run at a time."""
+    opt = next((shapes.opt for shapes in engine.recipe.inputs.values()), ())
+    return opt[0] if opt else CALIBRATION_BATCH
+
+
+def _apart(how: Options, model: Model) -> Options:
+    """`how`, with the counts of an equalized model in a folder of their own: they are of the same tensors."""
+    if how.checkpoints is None or not model.scaled:
+        return how
+    return replace(how, checkpoints=how.checkpoints / calibration.method_of(model, "").split()[-1])
 
 
 def _check_place(folder: Path) -> None:
@@ -158,11 +203,11 @@ def _own_key(
     identity = target.identity(engine.recipe)
     opt = {name: shapes.opt for name, shapes in sorted(profiles.items())}
     method = json.dumps([f"TensorRT {identity['tensorrt']}", algorithm, opt])
-    return TableKey(model.sha256, shards.fingerprint(), method)
+    return TableKey(model.sha256, shards.fingerprint(), calibration.method_of(model, method))
 
 
-def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTable:
-    """The ranges that the user gives in place of a calibration."""
+def _given(path: Path, engine: Engine, model: Model, target: Target) -> Ranges:
+    """The ranges that the user gives in place of a calibration, and the equalization that goes with them."""
     file = ranges_file.read(path, "--ranges")
     if file.header is not None:
         target.check_cache(file.header, engine.recipe)
@@ -170,4 +215,17 @@ def _given(path: Path, engine: Engine, model: Model, target: Target) -> RangeTab
     other = file.model not in (None, model.sha256)
     if other or (wanted and not set(wanted) & set(file.table.ranges)):
         raise InputError(f"{file.label} was calibrated for another model than {model.path}; calibrate again")
-    return file.table
+    if file.scaled:
+        _check_explicit(target)
+        say(f"equalized: {len(file.scaled)} tensors, as {file.label} says")
+    elif calibration.of_equalized(file.table.key):
+        raise InputError(
+            f"{file.label} was calibrated for an equalized model, and does not say how it was equalized; "
+            "give the manifest of its build"
+        )
+    elif engine.recipe.calibration.equalize is not None:
+        raise InputError(
+            f"{file.label} was calibrated for a model that is not equalized; give the manifest of a build "
+            "that is, or remove calibration.equalize"
+        )
+    return Ranges(file.table, None, None, restored(model, file.scaled))

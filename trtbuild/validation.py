@@ -25,6 +25,7 @@ from trtbuild.ship import manifest, store
 from trtbuild.ship.store import Build
 from trtbuild.targets.base import Request, Side, Target
 from trtbuild.targets.choose import by_name
+from trtbuild.targets.scaled import as_in_file
 from trtbuild.versions import version_of
 
 VERDICT = "verdict.json"
@@ -69,7 +70,7 @@ def check(engine: Engine, build: Build, how: Options = DEFAULT) -> Checked:
     golden_side = open_stored(how.golden, model, every) if how.golden else _golden(engine, request, target)
     if how.save_golden is not None:
         save(how.save_golden, model, golden_side, every, build.manifest["target"])
-    candidate = target.candidate(request, build.artifact)
+    candidate = as_in_file(target.candidate(request, build.artifact), request.model)
     baseline = _baseline(engine, model, how.baseline)
     caveats = [side.caveat for side in (golden_side, candidate) if side.caveat]
     if baseline is not None and baseline.side.caveat:
@@ -150,7 +151,8 @@ def _goldens(engine: Engine) -> Path | None:
 def _baseline(engine: Engine, model: Model, build: Build | None) -> Baseline | None:
     if build is None:
         return None
-    side = _target(build).candidate(manifest.request_of(build, engine, model), build.artifact)
+    request = manifest.request_of(build, engine, model)
+    side = as_in_file(_target(build).candidate(request, build.artifact), request.model)
     return Baseline(build.key, side)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from trtbuild.model.graph import QDQ, activations, fed_values, may_be_float
 from trtbuild.model.infer import infer_types
 from trtbuild.model.normalise import Normalisation, normalise
 from trtbuild.model.runnable import unregistered_operators, unrunnable
+from trtbuild.model.scaling import Scaled
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Model:
     """An opened ONNX model. `normalised` must not be changed: rewriters clone it.
 
     `unrunnable` maps the nodes that ONNX Runtime cannot run to the reason; they are built, but
-    neither calibrated nor checked. `given` are the float activations of the file as it was given.
+    neither calibrated nor checked. `given` are the float activations of the file as it was given. `scaled`
+    are those activations that the normalised graph of an equalized model holds at other magnitudes than
+    the file does; inputs and outputs never are.
     """
 
     path: Path
@@ -35,6 +38,7 @@ class Model:
     normalisation: Normalisation
     unrunnable: dict[str, str]
     given: tuple[str, ...]
+    scaled: Scaled = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path) -> Model:

@@ -40,7 +40,7 @@ def stages(
 ) -> Iterator[Stage]:
     """Up to `most` stages for all of `tensors` that any node reads. skip: nodes that cannot be run."""
     others = reads_of(probe.model.graph, set(tensors) - probe.scales, skip)
-    flow = _Flow(probe.model.graph, skip)
+    flow = Flow(probe.model.graph, skip)
     first = {tensor: reads[0].node for tensor, reads in others.items()}
     first |= {tensor: flow.first[tensor + SCALE] for tensor in tensors if tensor in probe.scales}
     cuts = _cuts(first, flow, most)
@@ -55,12 +55,14 @@ def stages(
             switched=tuple(switched),
             inputs=tuple(inputs),
             rest=_rest(probe.model, switched, inputs, left) if left else None,
-            piece=_part(probe.model, inputs, new) if new else None,
+            piece=part_of(probe.model, inputs, new) if new else None,
         )
 
 
-class _Flow:
-    """made: value -> the position of the node that makes it, -1 for an input; without what `skip` makes.
+class Flow:
+    """Where the values of a graph live.
+
+    made: value -> the position of the node that makes it, -1 for an input; without what `skip` makes.
     first: value -> the position of its first reader. A value lives until its last."""
 
     def __init__(self, graph: ir.Graph, skip: Collection[str]) -> None:
@@ -86,15 +88,16 @@ class _Flow:
 
     def can_cut(self, position: int) -> bool:
         """Whether all that lives there can be handed over as arrays."""
-        return all(_is_array(self._values[name]) for name in self.live(position))
+        return all(map(self.is_array, self.live(position)))
+
+    def is_array(self, name: str) -> bool:
+        """Whether ONNX Runtime makes this value and hands it out as an array."""
+        value = self._values.get(name)
+        dtype = value.dtype if value is not None and isinstance(value.type, ir.TensorType) else None
+        return dtype is not None and dtype.numpy().kind in "biuf"  # bfloat16 and smaller floats are of kind V
 
 
-def _is_array(value: ir.Value) -> bool:
-    dtype = value.dtype if isinstance(value.type, ir.TensorType) else None
-    return dtype is not None and dtype.numpy().kind in "biuf"  # bfloat16 and smaller floats are of kind V
-
-
-def _cuts(first: Mapping[str, int], flow: _Flow, most: int) -> list[tuple[int, list[str]]]:
+def _cuts(first: Mapping[str, int], flow: Flow, most: int) -> list[tuple[int, list[str]]]:
     """Where each stage starts, and its tensors: as many in each, in the order of their first readers."""
     order = sorted(first, key=first.__getitem__)
     size = -(-len(order) // most)
@@ -118,7 +121,7 @@ def _rest(
         for read in reads:
             nodes[read.node].replace_input_with(read.input, seen)
     switches = [tensor + end for tensor in switched for end in (SCALE, ON)]
-    return _part(copy, [*inputs, *switches], outputs)
+    return part_of(copy, [*inputs, *switches], outputs)
 
 
 def _switch(graph: ir.Graph, reader: ir.Node, index: int, tensor: str) -> ir.Value:
@@ -134,7 +137,7 @@ def _switch(graph: ir.Graph, reader: ir.Node, index: int, tensor: str) -> ir.Val
     return seen
 
 
-def _part(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+def part_of(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
     """The nodes between `inputs`, of which those that nobody reads are left out, and `outputs`."""
     graph = convenience.extract(model.graph, list(inputs), list(outputs))
     read = {value for node in graph for inner in with_bodies(node) for value in inner.inputs}

@@ -18,6 +18,10 @@ class CalibrationSection(Section):
 
     `tensors`: pattern -> method; `types`: type of the node that makes the tensor -> method. A pattern goes
     before a type, a type before `method`. "auto": the method that harms the model's outputs least.
+
+    `equalize`: before calibrating, how much of the spread between the channels of a tensor moves into the
+    weights that read it, 0 to 1 (the alpha of SmoothQuant); None: nothing. `bias_correction`: take what int8
+    shifts the mean of a channel by off the biases, where that brings the outputs nearer.
     """
 
     shards: str = "shards"
@@ -25,6 +29,8 @@ class CalibrationSection(Section):
     percentile: float | None = Field(default=None, gt=0, le=100)
     tensors: dict[str, str] = Field(default_factory=dict)
     types: dict[str, str] = Field(default_factory=dict)
+    equalize: float | None = Field(default=None, ge=0, le=1)
+    bias_correction: bool = False
 
     @model_validator(mode="after")
     def _known_methods(self) -> CalibrationSection:
@@ -47,12 +53,13 @@ class CalibrationSection(Section):
         return self._parsed(chosen)
 
     def describe(self) -> str:
-        """Every method with its pattern, in order, and those by type: what a range table is stored and
-        looked up by."""
+        """Every method with its pattern, in order, those by type, and what is equalized: what a range table
+        is stored and looked up by."""
         return json.dumps(
             [["", str(self._parsed(self.method))]]
             + [[pattern, str(self._parsed(method))] for pattern, method in self.tensors.items()]
             + [["type", op_type, str(self._parsed(self.types[op_type]))] for op_type in sorted(self.types)]
+            + ([] if self.equalize is None else [["equalize", self.equalize]])
         )
 
     def _parsed(self, text: str) -> Method | Literal["auto"]:

@@ -18,6 +18,7 @@ from trtbuild.model.graph import activations, node_name
 from trtbuild.model.model import Model
 from trtbuild.precision.forms import HALF_TYPES, Edge, NoForm, half_form, int8_forms
 from trtbuild.precision.map import PrecisionMap
+from trtbuild.rewrite.biases import Corrections, with_biases
 from trtbuild.rewrite.half import RAW, HalfCasts, Rendering
 
 ADDED = (RAW, "::fp16", "::bf16", "::float", "::int8", "::scale", "::zero_point")
@@ -36,12 +37,17 @@ def ranges_needed(model: Model) -> tuple[str, ...]:
 
 
 def explicit(
-    model: Model, precisions: PrecisionMap, table: RangeTable | None, rendering: Rendering
+    model: Model,
+    precisions: PrecisionMap,
+    table: RangeTable | None,
+    rendering: Rendering,
+    corrections: Corrections | None = None,
 ) -> ir.Model:
     """The model with `precisions` written into it; `model` itself is not changed.
 
     Names of tensors, inputs and outputs stay; what is added is named after the edge that it serves.
     A model that brings its own Q/DQ comes back as it is. `rendering` matters for fp16/bf16 only.
+    `corrections`: what is taken off the biases of int8 nodes.
     Raises InputError when `table` lacks the range of a quantized activation.
     """
     rewritten = model.normalised.clone()
@@ -63,7 +69,7 @@ def explicit(
             if not isinstance(half, NoForm):  # else the model itself is typed so
                 casts.lower(node, half, precision)
     casts.drop_unread()
-    return rewritten
+    return with_biases(rewritten, corrections) if corrections else rewritten
 
 
 def _check_original(model: Model) -> None:

@@ -11,10 +11,13 @@ import trtbuild
 from calibrators.errors import CalibratorError
 from calibrators.table import RangeTable
 from trtbuild.engine import Engine
-from trtbuild.errors import one_line
+from trtbuild.errors import InputError, one_line
 from trtbuild.model.model import Model
+from trtbuild.model.scaling import from_json, to_json
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import InputSection
+from trtbuild.rewrite import biases
+from trtbuild.rewrite.equalize import restored
 from trtbuild.ship import store
 from trtbuild.ship.store import Build, Manifest
 from trtbuild.targets.audit import Audit
@@ -27,8 +30,10 @@ def key_of(request: Request, target: Target) -> str:
         {
             "trtbuild": trtbuild.__version__,
             "model": request.model.sha256,
+            "equalized": to_json(request.model.scaled),
             "precision": request.precisions.to_dict(),  # with its reasons, which the manifest shows
             "ranges": _ranges(None if request.calibration else request.table),
+            "biases": biases.to_json(request.biases),
             "calibration": _calibration(request),
             "profiles": _profiles(request),
             "target": target.identity(request.recipe),
@@ -56,10 +61,12 @@ def compose(
             "renamed_nodes": model.normalisation.renamed,
             "not_calibrated": model.unrunnable,
             "quantized": model.quantized,
+            "equalized": to_json(model.scaled),
         },
         "target": built.facts,
         "precision": request.precisions.to_dict(),
         "ranges": _ranges(built.table or request.table),
+        "biases": biases.to_json(request.biases),
         "calibration": _calibration(request),
         "profiles": _profiles(request),
         "audit": audited.to_dict(),
@@ -69,17 +76,21 @@ def compose(
 
 
 def request_of(build: Build, engine: Engine, model: Model) -> Request:
-    """The request that a stored build was made from. Raises InputError when its manifest is damaged."""
+    """The request that a stored build was made from. Raises InputError when its manifest is damaged.
+
+    model: the file, opened; in the request it is equalized where the build's was.
+    """
     manifest = build.manifest
     try:
         return Request(
-            model=model,
+            model=restored(model, from_json(manifest["model"].get("equalized", {}))),
             precisions=PrecisionMap.from_dict(manifest["precision"]),
             table=RangeTable.from_dict(manifest["ranges"]) if manifest["ranges"] else None,
             profiles={name: InputSection(**shapes) for name, shapes in manifest["profiles"].items()},
             recipe=engine.recipe,
+            biases=biases.from_json(manifest.get("biases", {})),
         )
-    except (KeyError, TypeError, AttributeError, ValueError, CalibratorError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, CalibratorError, InputError) as error:
         raise build.damaged(f"{type(error).__name__}: {one_line(error)}") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from calibrators.table import RangeTable, TableKey
 from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.recipe import InputSection, Precision, Recipe
+from trtbuild.rewrite.biases import Corrections
 
 Algorithm = Literal["entropy", "minmax"]
 
@@ -33,7 +34,8 @@ class Calibration:
 class Request:
     """Everything that a build depends on. `profiles` holds a shape range for every dynamic input.
 
-    The ranges of an int8 build are in `table`; without one they come from `calibration`.
+    The ranges of an int8 build are in `table`; without one they come from `calibration`. `biases`: what is
+    taken off the biases of int8 nodes in the explicit model.
     """
 
     model: Model
@@ -42,6 +44,7 @@ class Request:
     profiles: Mapping[str, InputSection]
     recipe: Recipe
     calibration: Calibration | None = None
+    biases: Corrections = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Simulation:
 
     def build(self, request: Request, path: Path) -> Built:
         """Write the explicit model, load it in ONNX Runtime, and read its layers back from the file."""
-        model = explicit(request.model, request.precisions, request.table, "simulated")
+        model = explicit(request.model, request.precisions, request.table, "simulated", request.biases)
         files.save(model, path)
         written = files.read(path)
         _check(written, path)
@@ -69,7 +69,7 @@ class Simulation:
 
 def simulated(request: Request) -> ir.Model:
     """What ONNX Runtime runs for a build whose own artifact cannot run on this machine."""
-    return explicit(request.model, request.precisions, request.table, "simulated")
+    return explicit(request.model, request.precisions, request.table, "simulated", request.biases)
 
 
 def layers_of(graph: ir.Graph) -> list[Layer]:

@@ -126,7 +126,7 @@ class TensorRTExplicit:
     def _make(self, request: Request, marked: Sequence[str] = (), unfused: bool = False) -> _Made:
         """`marked` tensors become outputs too, `unfused` ones can be watched: for diagnosis."""
         binding, section = self._binding(), request.recipe.tensorrt
-        model = explicit(request.model, request.precisions, request.table, "typed")
+        model = explicit(request.model, request.precisions, request.table, "typed", request.biases)
         log = open_log(binding)
         builder = open_builder(binding, log)
         parsed = parse(binding, builder, model, log, typed=True, native_norm=needs_native_norm(section))
