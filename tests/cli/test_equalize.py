@@ -232,6 +232,15 @@ class TestRefused:
         model_file(toy / "model.onnx", body, weights)
         refused(run, tree, "brings its own Q/DQ", *BUILD, *EQUALIZE)
 
+    def test_implicit_mode(
+        self, run: Run, built: dict[str, Any], tree: Tree, tensorrt: Callable[..., Any]
+    ) -> None:
+        """It takes the file as it is."""
+        tensorrt("10.3.0")
+        command = ("build", "toy", "--target", "tensorrt")
+        for options in (EQUALIZE, ("--ranges", manifest_file(built))):
+            refused(run, tree, "cannot be built in implicit mode", *command, *options)
+
     def test_nothing_to_equalize_is_said(self, run: Run, toy: Path, model_file: Callable[..., Path]) -> None:
         model_file(toy / "model.onnx", "f = Flatten(x) y = MatMul(f, w)", {"w": (192, 3)})
         result = run(*BUILD, *EQUALIZE)
