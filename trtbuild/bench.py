@@ -160,8 +160,10 @@ def _requests(
     profiles: Mapping[str, InputSection],
     target: Target,
 ) -> dict[str, Request]:
-    """What to build. They differ in precisions and in the recipe that says so, and in nothing else."""
+    """What to build. They differ in precisions and in the recipe that says so, and in nothing else; biases
+    are not corrected, which changes no latency."""
     ranges = tables.Ranges(None, None, None) if model.quantized else tables.ranges_of(engine, model, target)
+    model = ranges.equalized or model
     as_it_is = Request(model, mixed, ranges.table, profiles, engine.recipe, ranges.calibration)
     plain = {}
     for name, default in PLAIN.items():

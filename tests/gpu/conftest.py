@@ -159,6 +159,7 @@ def request_of() -> RequestOf:
         ranges = tables.Ranges(None, None, None)
         if precisions.default == "int8":
             ranges = tables.ranges_of(engine, model, target)
+            model = ranges.equalized or model
         profiles = profiles_of(model.inputs, engine.recipe.inputs, None)
         return Request(model, precisions, ranges.table, profiles, engine.recipe, ranges.calibration)
 
