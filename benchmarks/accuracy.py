@@ -44,6 +44,8 @@ OURS = {
     "min-max": (*UNPINNED, "calibration.method=minmax"),
     "percentile 99.99": (*UNPINNED, "calibration.method=percentile", "calibration.percentile=99.99"),
     "auto": (*UNPINNED, "calibration.method=auto"),
+    "auto, equalized": (*UNPINNED, "calibration.method=auto", "calibration.equalize=0.5"),
+    "percentile 99.99, biases corrected": (*UNPINNED, "calibration.bias_correction=true"),
     "percentile 99.99, the recipe's five pins": (),
 }
 """trtbuild's recipes: overrides of engines/ocr-rec/recipe.toml."""
@@ -192,11 +194,11 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def show(document: dict[str, Any]) -> None:
-    print(f"{'exact match on ' + str(document['samples']) + ' new lines':48}{'':8}{'lost':>9}  95 %")
-    print(f"{'FP32':48}{document['fp32']:8.4f}")
+    print(f"{'exact match on ' + str(document['samples']) + ' new lines':52}{'':8}{'lost':>9}  95 %")
+    print(f"{'FP32':52}{document['fp32']:8.4f}")
     for found in document["sides"]:
         low, high = found["interval"]
-        print(f"{found['side']:48}{found['exact_match']:8.4f}{found['drop']:9.4f}  {low:.4f} to {high:.4f}")
+        print(f"{found['side']:52}{found['exact_match']:8.4f}{found['drop']:9.4f}  {low:.4f} to {high:.4f}")
 
 
 if __name__ == "__main__":
