@@ -18,8 +18,8 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def main() -> int:
         judge = Judge(model, folder / "lines", labels)
         golden = judge.scores(model, "FP32")
         rows = [
-            row(side, judge.scores(written, side), golden, seconds)
-            for side, written, seconds in quantized(model, folder, arguments.modelopt)
+            row(side, judge.scores(written, side), golden)
+            for side, written in quantized(model, folder, arguments.modelopt)
         ]
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -108,29 +108,26 @@ class Judge:
         return found
 
 
-def quantized(model: Path, folder: Path, modelopt: str | None) -> Iterator[tuple[str, Path, float]]:
-    """Side, the model that it wrote, and seconds of writing it, calibration included."""
+def quantized(model: Path, folder: Path, modelopt: str | None) -> Iterator[tuple[str, Path]]:
+    """Each side, and the model that it wrote."""
     prepared = pre_processed(model, folder)
     for method in ("MinMax", "Percentile"):
         path = folder / f"onnxruntime-{method}.onnx"
-        took = seconds(lambda path=path, method=method: onnxruntime_static(prepared, path, method))  # type: ignore[misc]
-        yield f"ONNX Runtime, {method.lower()}", path, took
+        onnxruntime_static(prepared, path, method)
+        yield f"ONNX Runtime, {method.lower()}", path
     if modelopt:
         samples = folder / "samples.npy"
         np.save(samples, np.concatenate(list(calibration_samples())))
         for method, side in RIVALS.items():
             path = folder / f"modelopt-{method}.onnx"
             script = Path(__file__).with_name("rival_accuracy.py")
-            command = [modelopt, str(script), str(prepared), str(samples), method, str(path)]
-            took = seconds(
-                lambda command=command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # type: ignore[misc]
-            )
-            yield side, path, took
+            command = [modelopt, script, prepared, samples, method, path]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            yield side, path
     for number, (name, overrides) in enumerate(OURS.items()):
         path = folder / f"trtbuild-{number}.onnx"
-        engine = open_engine(str(ENGINE), overrides)
-        took = seconds(lambda path=path, engine=engine: build(engine, "onnxruntime", path))  # type: ignore[misc]
-        yield f"trtbuild, {name}", path, took
+        build(open_engine(str(ENGINE), overrides), "onnxruntime", path)
+        yield f"trtbuild, {name}", path
 
 
 def pre_processed(model: Path, folder: Path) -> Path:
@@ -154,18 +151,19 @@ def onnxruntime_static(model: Path, path: Path, method: str) -> None:
             x = next(self._samples, None)
             return None if x is None else {"x": x}
 
-    quantize_static(
-        model,
-        path,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv", "MatMul"],
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod[method],
-        extra_options={"ActivationSymmetric": True, "CalibPercentile": 99.99},
-    )
+    with redirect_stdout(sys.stderr):  # it prints as it goes, and ours may be one JSON document
+        quantize_static(
+            model,
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MatMul"],
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[method],
+            extra_options={"ActivationSymmetric": True, "CalibPercentile": 99.99},
+        )
 
 
 def calibration_samples() -> Iterator[NDArray[np.float32]]:
@@ -175,7 +173,7 @@ def calibration_samples() -> Iterator[NDArray[np.float32]]:
             yield x[None]
 
 
-def row(side: str, scores: list[float], golden: list[float], seconds: float) -> dict[str, Any]:
+def row(side: str, scores: list[float], golden: list[float]) -> dict[str, Any]:
     paired = Paired(tuple(golden), tuple(scores))
     low, high = paired.interval or (0.0, 0.0)
     return {
@@ -183,14 +181,7 @@ def row(side: str, scores: list[float], golden: list[float], seconds: float) -> 
         "exact_match": float(np.mean(scores)),
         "drop": paired.drop,
         "interval": [low, high],
-        "seconds": seconds,
     }
-
-
-def seconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 def show(document: dict[str, Any]) -> None:
