@@ -21,7 +21,7 @@ from calibrators.errors import ShardError
 SUFFIXES = (".npy", ".npz", ".safetensors")
 # A header is a few bytes and can promise anything; no honest shard holds an array of this size.
 MAX_ARRAY_BYTES = 64 * 2**30
-_SAFETENSORS_DTYPES = {
+SAFETENSORS_DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
     "I8": "int8",
@@ -113,8 +113,8 @@ def _safetensors_headers(path: Path) -> dict[str, Header]:
         for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
             part = tensors.get_slice(name)
             shape, dtype = tuple(part.get_shape()), part.get_dtype()
-            if dtype in _SAFETENSORS_DTYPES:
-                dtype = _SAFETENSORS_DTYPES[dtype]
+            if dtype in SAFETENSORS_DTYPES:
+                dtype = SAFETENSORS_DTYPES[dtype]
                 _array_bytes(shape, np.dtype(dtype), f"{path}: {name!r}")
             headers[name] = Header(dtype, shape)
     return headers

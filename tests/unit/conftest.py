@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
+from calibrators.shards import ShardSet
 from trtbuild.model.model import Model
 from trtbuild.targets.session import open_session
 
@@ -71,3 +72,18 @@ def run() -> Callable[..., dict[str, NDArray[Any]]]:
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
     return outputs
+
+
+@pytest.fixture
+def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
+    """A shard of each of the feeds, in a folder of their own."""
+    numbers = itertools.count()
+
+    def write(model: Model, *feeds: Arrays, may_batch: bool = True) -> ShardSet:
+        folder = tmp_path / f"shards{next(numbers)}"
+        folder.mkdir()
+        for index, arrays in enumerate(feeds):
+            np.savez(folder / f"{index:03}.npz", **arrays)
+        return ShardSet.open(folder, model.inputs, may_batch=may_batch)
+
+    return write

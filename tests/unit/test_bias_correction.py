@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,21 +46,6 @@ def rounded_down(*shape: int, low: float = 0.05, high: float = 0.2) -> np.ndarra
 def positive(*shape: int) -> np.ndarray:
     """Weights in which errors of one sign add up, and that leave the magnitude about what it was."""
     return (RNG.uniform(0.4, 2, shape) / np.prod(shape[1:])).astype(np.float32)
-
-
-@pytest.fixture
-def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
-    """A shard of each of the feeds, in a folder of their own."""
-    numbers = itertools.count()
-
-    def write(model: Model, *feeds: Arrays, may_batch: bool = True) -> ShardSet:
-        folder = tmp_path / f"shards{next(numbers)}"
-        folder.mkdir()
-        for index, arrays in enumerate(feeds):
-            np.savez(folder / f"{index:03}.npz", **arrays)
-        return ShardSet.open(folder, model.inputs, may_batch=may_batch)
-
-    return write
 
 
 def table_of(model: Model) -> RangeTable:

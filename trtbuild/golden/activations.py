@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,9 @@ from trtbuild.digest import of_tensors
 from trtbuild.errors import InputError, one_line
 from trtbuild.golden import tensor_file
 from trtbuild.progress import say
-from trtbuild.recipe import InputSection
-from trtbuild.targets.base import Dissection, Runner, Shows, Side
+from trtbuild.targets.base import Runner, Side
 from trtbuild.targets.session import Tensors
+from trtbuild.targets.wrapped import WrappedSide
 
 FORMAT = 1  # of the files: those of another one are not looked at
 SUFFIX = ".safetensors"
@@ -136,23 +136,12 @@ class _File(NamedTuple):
     used: float
 
 
-class RecalledSide:
+class RecalledSide(WrappedSide):
     """A side whose activations are taken from the store where it has them."""
 
     def __init__(self, side: Side, store: Activations) -> None:
-        self.name, self.caveat, self.whole = side.name, side.caveat, side.whole
-        self.shows: Shows = side.shows
-        self.layer_bytes = side.layer_bytes
-        self.profiles: Mapping[str, InputSection] = side.profiles
-        self.dissection: Dissection | None = side.dissection
-        self._side, self._store = side, store
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self._side.outputs
-
-    def shipped(self, tensors: Sequence[str]) -> AbstractContextManager[Runner]:
-        return self._side.shipped(tensors)
+        super().__init__(side)
+        self._store = store
 
     @contextmanager
     def showing(self, tensors: Sequence[str]) -> Iterator[Runner]:

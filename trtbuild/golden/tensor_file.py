@@ -13,15 +13,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrators.formats import SAFETENSORS_DTYPES
 from trtbuild.errors import InputError
 
-DTYPES = {
-    **{"F64": "float64", "F32": "float32", "F16": "float16", "I64": "int64", "I32": "int32"},
-    **{"I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
-    "BOOL": "bool",
-}
-"""Safetensors' names of NumPy's dtypes: https://huggingface.co/docs/safetensors"""
-NAMES = {np.dtype(name): code for code, name in DTYPES.items()}
+NAMES = {np.dtype(name): code for code, name in SAFETENSORS_DTYPES.items()}
 METADATA, CHECKSUMS, ABSENT = "__metadata__", "trtbuild.crc32", "trtbuild.absent"
 LARGEST_HEADER = 100_000_000  # what safetensors itself accepts
 
@@ -110,7 +105,7 @@ def mapped(path: Path, pool: Executor, wanted: Container[str]) -> Mapped:
 
 
 def _view(data: NDArray[np.uint8], entry: Mapping[str, Any]) -> NDArray[Any]:
-    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    dtype, shape = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]]), tuple(entry["shape"])
     start, stop = entry["data_offsets"]
     if not 0 <= start <= stop <= data.size or stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError("a tensor that is not all there")

@@ -85,3 +85,16 @@ def downstream(graph: ir.Graph, start: set[ir.Node]) -> set[ir.Node]:
             reached.add(node)
             tainted.update(node.outputs)
     return reached
+
+
+def integer_of(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return attribute.as_int() if attribute is not None else default
+
+
+def constant_shape(value: ir.Value | None) -> tuple[int, ...]:
+    """Of an input that is there and constant."""
+    assert value is not None
+    assert value.const_value is not None
+    return tuple(value.const_value.shape.numpy())

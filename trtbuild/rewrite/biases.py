@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trtbuild.errors import InputError
-from trtbuild.model.graph import is_constant, node_name
+from trtbuild.model.graph import constant_shape, integer_of, is_constant, node_name
 
 Corrections = Mapping[str, NDArray[np.float32]]
 """Node that holds a bias -> what is subtracted from it, shape (channels,)."""
@@ -90,8 +90,8 @@ def _channels(node: ir.Node) -> int | None:
     if node.op_type == "Conv":
         return shape[0]
     if node.op_type == "ConvTranspose":
-        return shape[1] * _integer(node, "group", 1)
-    return shape[0] if node.op_type == "Gemm" and _integer(node, "transB", 0) else shape[-1]
+        return shape[1] * integer_of(node, "group", 1)
+    return shape[0] if node.op_type == "Gemm" and integer_of(node, "transB", 0) else shape[-1]
 
 
 def _following_add(product: ir.Node) -> ir.Node | None:
@@ -106,7 +106,7 @@ def _following_add(product: ir.Node) -> ir.Node | None:
 def _can_hold(node: ir.Node, size: int) -> bool:
     if node.op_type == "Add":
         constants = [value for value in node.inputs if is_constant(value)]
-        return len(constants) == 1 and _shape(constants[0])[-1:] in ((), (1,), (size,))
+        return len(constants) == 1 and constant_shape(constants[0])[-1:] in ((), (1,), (size,))
     if node.op_type == "Gemm" and not _beta(node):
         return False
     return _bias(node) is None or is_constant(_bias(node))
@@ -119,17 +119,6 @@ def _bias(node: ir.Node) -> ir.Value | None:
 def _beta(gemm: ir.Node) -> float:
     attribute = gemm.attributes.get("beta")
     return attribute.as_float() if attribute is not None else 1.0
-
-
-def _integer(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return attribute.as_int() if attribute is not None else default
-
-
-def _shape(constant: ir.Value | None) -> tuple[int, ...]:
-    assert constant is not None
-    assert constant.const_value is not None
-    return tuple(constant.const_value.shape.numpy())
 
 
 def _product(holder: ir.Node) -> ir.Node | None:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trtbuild.model.graph import is_constant, node_name
+from trtbuild.model.graph import constant_shape, integer_of, is_constant, node_name
 from trtbuild.model.model import Model
 from trtbuild.precision.forms import Int8Form, NoForm, int8_forms
 
@@ -112,24 +112,24 @@ def _reads_by_channel(node: ir.Node, index: int, model: Model, forms: Mapping[st
     if isinstance(forms[node_name(node)], NoForm) or len(node.inputs) < 2:
         return False
     weight = node.inputs[1]
-    if node.op_type == "Gemm" and _integer(node, "transA", 0):
+    if node.op_type == "Gemm" and integer_of(node, "transA", 0):
         return False
-    return is_constant(weight) and len(_shape(weight)) > 1
+    return is_constant(weight) and len(constant_shape(weight)) > 1
 
 
 def _reader(node: ir.Node) -> tuple[int, int, Constant]:
     """The axis, from the end, and the number of the channels that a node reads, and its weight."""
-    shape = _shape(node.inputs[1])
+    shape = constant_shape(node.inputs[1])
     spatial = [1] * (len(shape) - 2)
     if node.op_type == "Conv":
-        groups, per_group = _integer(node, "group", 1), shape[1]
+        groups, per_group = integer_of(node, "group", 1), shape[1]
         rows = np.arange(groups * per_group).reshape(groups, 1, per_group)
         channels = np.repeat(rows, shape[0] // groups, axis=1).reshape(*shape[:2], *spatial)
         axis, size = 1 - len(shape), groups * per_group
     elif node.op_type == "ConvTranspose":
         axis, size = 1 - len(shape), shape[0]
         channels = np.arange(size).reshape(-1, 1, *spatial)
-    elif node.op_type == "Gemm" and _integer(node, "transB", 0):
+    elif node.op_type == "Gemm" and integer_of(node, "transB", 0):
         axis, size = -1, shape[1]
         channels = np.arange(size)
     else:
@@ -139,7 +139,7 @@ def _reader(node: ir.Node) -> tuple[int, int, Constant]:
 
 
 def _is_depthwise(node: ir.Node) -> bool:
-    return node.op_type == "Conv" and _shape(node.inputs[1])[1] == 1
+    return node.op_type == "Conv" and constant_shape(node.inputs[1])[1] == 1
 
 
 def _makers(
@@ -186,13 +186,15 @@ def _ending(node: ir.Node, axis: int, size: int, at_front: bool) -> tuple[Consta
         return _scaled(node, {1: vector, 2: vector})
     if not is_constant(node.inputs[1] if len(node.inputs) > 1 else None):
         return None
-    rank = len(_shape(node.inputs[1]))
+    rank = len(constant_shape(node.inputs[1]))
     if node.op_type == "Conv" and at_front:
         return _scaled(node, {1: vector.reshape(-1, *[1] * (rank - 1)), 2: vector})
-    if node.op_type == "ConvTranspose" and at_front and _integer(node, "group", 1) == 1:
+    if node.op_type == "ConvTranspose" and at_front and integer_of(node, "group", 1) == 1:
         return _scaled(node, {1: vector.reshape(-1, *[1] * (rank - 2)), 2: vector})
     if node.op_type == "Gemm":
-        return _scaled(node, {1: vector.reshape(-1, 1) if _integer(node, "transB", 0) else vector, 2: vector})
+        return _scaled(
+            node, {1: vector.reshape(-1, 1) if integer_of(node, "transB", 0) else vector, 2: vector}
+        )
     if node.op_type == "MatMul" and axis == -1 and rank > 1:
         return _scaled(node, {1: vector})
     return None
@@ -231,14 +233,3 @@ def _scaled(node: ir.Node, channels: Mapping[int, Channels]) -> tuple[Constant, 
     if not all(is_constant(node.inputs[index]) for index in there):
         return None
     return tuple(Constant(node_name(node), index, channels[index], SCALED) for index in there)
-
-
-def _integer(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return attribute.as_int() if attribute is not None else default
-
-
-def _shape(weight: ir.Value | None) -> tuple[int, ...]:
-    assert weight is not None
-    assert weight.const_value is not None
-    return tuple(weight.const_value.shape.numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from trtbuild.model.model import Model
 from trtbuild.model.scaling import Scaled
-from trtbuild.recipe import InputSection
-from trtbuild.targets.base import Dissection, LayerRunner, Runner, Shows, Side
+from trtbuild.targets.base import Dissection, LayerRunner, Runner, Side
+from trtbuild.targets.wrapped import WrappedSide
 
 
 def as_in_file(side: Side, model: Model) -> Side:
@@ -20,24 +20,13 @@ def as_in_file(side: Side, model: Model) -> Side:
     return _ScaledSide(side, model.scaled) if model.scaled else side
 
 
-class _ScaledSide:
+class _ScaledSide(WrappedSide):
     """Shows activations as in the model file. Outputs of the model are never scaled."""
 
     def __init__(self, side: Side, scaled: Scaled) -> None:
-        self.name, self.caveat, self.whole = side.name, side.caveat, side.whole
-        self.shows: Shows = side.shows
-        self.layer_bytes = side.layer_bytes
-        self.profiles: Mapping[str, InputSection] = side.profiles
-        parts = side.dissection
-        self.dissection: Dissection | None = parts and _ScaledParts(parts, scaled)
-        self._side, self._scaled = side, scaled
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self._side.outputs
-
-    def shipped(self, tensors: Sequence[str]) -> AbstractContextManager[Runner]:
-        return self._side.shipped(tensors)
+        super().__init__(side)
+        self.dissection = self.dissection and _ScaledParts(self.dissection, scaled)
+        self._scaled = scaled
 
     @contextmanager
     def showing(self, tensors: Sequence[str]) -> Iterator[Runner]:

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibrators.shards import ShardSet
 from trtbuild.model.model import Model
 
 WIDTH = 16384  # one in so many is clipped by the percentile 99.99
 OUTLIER = 300.0
 TEXT = f"""toy (float[n,{WIDTH}] a, float[n,{WIDTH}] b) => (float[n,4] ya, float[n,4] yb) {{
     ya = MatMul(a, wa) yb = MatMul(b, wb) }}"""
-
-
-@pytest.fixture
-def write_shards(tmp_path: Path) -> Callable[..., ShardSet]:
-    """A shard of each of the feeds, in a folder of their own."""
-    numbers = itertools.count()
-
-    def write(model: Model, *feeds: dict[str, NDArray[Any]], may_batch: bool = True) -> ShardSet:
-        folder = tmp_path / f"shards{next(numbers)}"
-        folder.mkdir()
-        for index, arrays in enumerate(feeds):
-            np.savez(folder / f"{index:03}.npz", **arrays)
-        return ShardSet.open(folder, model.inputs, may_batch=may_batch)
-
-    return write
 
 
 @pytest.fixture
