@@ -17,7 +17,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("calibrators",),
     ("errors",),
     ("names", "digest", "paths", "progress", "groups", "versions"),
-    ("functions",),
+    ("functions", "kept"),
     ("recipe",),
     ("engine",),
     ("model",),

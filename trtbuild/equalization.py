@@ -9,7 +9,6 @@ stays.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,19 +18,19 @@ from numpy.typing import NDArray
 
 from calibrators.shards import ShardSet
 from calibrators.table import TableKey
-from calibrators.whole_file import replacing
+from trtbuild import kept
 from trtbuild.collect.memory import passes
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
 from trtbuild.model.scaling import from_json, to_json
-from trtbuild.progress import say, track
+from trtbuild.progress import track
 from trtbuild.rewrite.equalize import equalized, restored
 from trtbuild.rewrite.folds import Fold, folds
 
 CAP = 1e4
 """Channels further below the largest count as if they were no further: so a factor is at most this, and at
 least its inverse."""
-SCHEMA_VERSION = 1
+KEPT = "equalized"
 Maxima = Mapping[str, NDArray[np.float32]]
 
 
@@ -109,23 +108,10 @@ def _weight_maxima(fold: Fold, model: Model) -> NDArray[np.float64]:
 
 def keep(model: Model, key: TableKey, path: Path) -> None:
     """Write how `model` is equalized, whole or not at all. key: what it depends on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"schema_version": SCHEMA_VERSION, "key": asdict(key), "equalized": to_json(model.scaled)}
-    with replacing(path) as stream:
-        stream.write(json.dumps(document, indent=1).encode())
+    kept.keep(path, asdict(key), KEPT, to_json(model.scaled))
 
 
 def stored(model: Model, key: TableKey, path: Path) -> Model | None:
     """`model` equalized as `keep` wrote under this key; None where there is no such file. Raises InputError
     for a damaged one."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema_version"] != SCHEMA_VERSION or document["key"] != asdict(key):
-            raise ValueError(f"not of schema_version {SCHEMA_VERSION} and {key}")
-        found = restored(model, from_json(document["equalized"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InputError) as error:
-        raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); delete it first") from error
-    say(f"equalization: {path}, found before")
-    return found
+    return kept.kept(path, asdict(key), KEPT, lambda found: restored(model, from_json(found)))

@@ -163,7 +163,7 @@ def _request(
         shards = tables.open_shards(engine.require_shards(), engine, model)
     profiles = profiles_of(model.inputs, engine.recipe.inputs, shards)
     model = ranges.equalized or model
-    biases = corrections_of(engine, model, precisions, ranges.table, shards, target)
+    biases = corrections_of(engine, model, precisions, ranges, shards, target)
     request = Request(model, precisions, ranges.table, profiles, engine.recipe, ranges.calibration, biases)
     return request, ranges.path
 

@@ -22,6 +22,7 @@ from trtbuild.errors import InputError
 from trtbuild.model.model import Model
 from trtbuild.profiles import profiles_of
 from trtbuild.progress import say
+from trtbuild.ranges_file import RangesFile
 from trtbuild.recipe import InputSection
 from trtbuild.rewrite.equalize import restored
 from trtbuild.targets.base import Algorithm, Calibration, Target
@@ -33,12 +34,14 @@ STALE_SECONDS = 3 * 24 * 3600
 @dataclass(frozen=True)
 class Ranges:
     """A table, or how TensorRT is to find one. `path`: where the table is stored, or will be; None where a
-    bare model has no store. `equalized`: the model that they are of, where it is not the file's."""
+    bare model has no store. `equalized`: the model that they are of, where it is not the file's. `file`: the
+    one that the user gave."""
 
     table: RangeTable | None
     calibration: Calibration | None
     path: Path | None
     equalized: Model | None = None
+    file: RangesFile | None = None
 
 
 def ranges_of(engine: Engine, model: Model, target: Target, how: Options = ON_THIS_MACHINE) -> Ranges:
@@ -228,4 +231,4 @@ def _given(path: Path, engine: Engine, model: Model, target: Target) -> Ranges:
             f"{file.label} was calibrated for a model that is not equalized; give the manifest of a build "
             "that is, or remove calibration.equalize"
         )
-    return Ranges(file.table, None, None, restored(model, file.scaled))
+    return Ranges(file.table, None, None, restored(model, file.scaled), file)
