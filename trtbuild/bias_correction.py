@@ -24,6 +24,7 @@ from trtbuild.model.model import Model
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.progress import say, track
 from trtbuild.ranges.error import clearly_less, error, typical
+from trtbuild.ranges.judged import judged_outputs
 from trtbuild.ranges.shifts import Piece, float_means, pieces, shifts
 from trtbuild.ranges.stages import Flow
 from trtbuild.ranges.weights import fold_weights
@@ -35,8 +36,6 @@ from trtbuild.targets.session import infer, runner
 STATE_BYTES = 1e9
 """What all samples may take between two nodes, about: of each, the tensors that live there. Else fewer."""
 SEED = 0
-_SATURATING = frozenset({"Sigmoid", "Softmax"})
-_MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 class _Samples(NamedTuple):
@@ -66,7 +65,7 @@ def corrections(
     written = explicit(model, precisions, table, "simulated")
     fold_weights(written.graph)
     flow = Flow(written.graph, model.unrunnable)
-    outputs = [name for name in _judged(model) if flow.is_array(name)]
+    outputs = judged_outputs(model)
     plan = pieces(list(_correctable(model, precisions)), flow, len(written.graph))
     if not plan or not outputs:
         say(f"bias correction: none, as {'no output can be compared' if plan else 'no int8 node has a bias'}")
@@ -94,20 +93,6 @@ def _correctable(model: Model, precisions: PrecisionMap) -> Iterator[Bias]:
         shape = shapes[bias.tensor]
         if precisions[bias.product] == "int8" and shape is not None and len(shape) > 1:
             yield bias
-
-
-def _judged(model: Model) -> list[str]:
-    """What is looked at of each output: it, or what goes into the Softmax or the Sigmoid that makes it. Where
-    these saturate an error is nothing in most samples and all in few: 16 say little about the others."""
-    makers = {str(value.name): node for node in model.graph for value in node.outputs}
-    judged = []
-    for name in model.checked_outputs:
-        node = makers.get(name)
-        while node is not None and node.op_type in _MOVING and node.inputs[0] is not None:
-            node = node.inputs[0].producer()
-        before = node.inputs[0] if node is not None and node.op_type in _SATURATING else None
-        judged.append(name if before is None else str(before.name))
-    return list(dict.fromkeys(judged))
 
 
 def _affordable(model: Model, shards: ShardSet, plan: Sequence[Piece], flow: Flow, samples: int) -> int:

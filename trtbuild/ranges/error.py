@@ -60,10 +60,21 @@ def _lost(array: NDArray[Any], reference: NDArray[Any]) -> float:
         return 0.0
     if not np.issubdtype(reference.dtype, np.floating):
         return float(np.mean(array != reference))
-    counts = np.isfinite(reference)  # a mask of -Inf is no signal
-    seen, expected = array[counts].astype(np.float64), reference[counts].astype(np.float64)
-    if not np.isfinite(seen).all():
+    power, noise = _powers(array, reference)
+    if not math.isfinite(power + noise):
+        counts = np.isfinite(reference)  # a mask of -Inf is no signal
+        power, noise = _powers(array[counts], reference[counts])
+    if not math.isfinite(noise):
         return math.inf
-    signal = float(np.sum(np.square(expected)))
-    noise = float(np.sum(np.square(seen - expected)))
-    return noise / signal if signal else float(np.mean(array != reference))
+    return noise / power if power else float(np.mean(array != reference))
+
+
+def _powers(array: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float]:
+    """The sums of squares of the reference and of the error, in float64; the same bits every time, as those
+    of a BLAS need not be."""
+    expected = reference.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = array.astype(np.float64) - expected
+        return float(np.square(expected, out=expected).sum()), float(
+            np.square(difference, out=difference).sum()
+        )

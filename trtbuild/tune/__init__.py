@@ -1,0 +1,1 @@
+"""The fewest pins that pass the gate: sensitivity of each node, the search, its journal and its result."""
