@@ -21,7 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("recipe",),
     ("engine",),
     ("model",),
-    ("profiles", "batches"),
+    ("profiles", "batches", "opened"),
     ("precision",),
     ("rewrite",),
     ("targets",),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from calibrators.shards import ShardSet
 from trtbuild import pipeline, tables
@@ -22,14 +22,17 @@ from trtbuild.profiles import profiles_of
 from trtbuild.progress import say
 from trtbuild.recipe import InputSection, Precision, Recipe
 from trtbuild.targets.audit import Audit, audit
-from trtbuild.targets.base import Request, Target
+from trtbuild.targets.base import Layer, Request, Target
 from trtbuild.targets.choose import choose
-from trtbuild.targets.trt import timing
+from trtbuild.targets.layer_times import LayerTimes, Profiled, layer_times
+from trtbuild.targets.trt import profiling, timing
 
 PLAIN: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
 """What is built without pins, and its default precision; "mixed" is the recipe as it is."""
 REFERENCES = ("fp32", "fp16")
 """What the others are compared with: one that cannot be built is left out."""
+PROFILED = ("fp32", "int8")
+"""Whose layers are timed, where that is asked for."""
 ITERATIONS, WARMUP = 200, 50
 SHORTEST_MS = 0.0005  # what CUDA events can tell apart
 TIMED = "device time between CUDA events: inputs lie on the GPU before, outputs stay there"
@@ -61,10 +64,11 @@ class Timed:
 
 @dataclass(frozen=True)
 class Bench:
-    """`inputs`: what was fed. `method`: "graph" (CUDA graph replay), or "enqueue" where `not_captured` says
-    why not. `not_built`: the reference -> why."""
+    """`model`: its SHA-256. `inputs`: what was fed. `method`: "graph" (CUDA graph replay), or "enqueue" where
+    `not_captured` says why not. `not_built`: the reference -> why. `layers`: of PROFILED, where asked for."""
 
     engine: str
+    model: str
     target: dict[str, Any]
     samples: int
     shapes: dict[str, tuple[int, ...]]
@@ -75,18 +79,31 @@ class Bench:
     not_captured: str | None
     engines: dict[str, Timed]
     not_built: dict[str, str]
+    layers: LayerTimes | None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "timed": TIMED}
 
 
+class _Made(NamedTuple):
+    """An engine that was built, and what was read back from it."""
+
+    audit: Audit
+    layers: tuple[Layer, ...]
+
+
 def bench(
-    engine: Engine, batch: int | None = None, iterations: int = ITERATIONS, warmup: int = WARMUP
+    engine: Engine,
+    batch: int | None = None,
+    iterations: int = ITERATIONS,
+    warmup: int = WARMUP,
+    layers: bool = False,
 ) -> Bench:
     """Build the four engines for TensorRT, and time them in turns at OPT shapes, or with `batch` samples.
 
-    Raises MachineError where there is no GPU or no TensorRT, InputError for a batch outside the profile,
-    and what a build raises, unless it is that of a reference.
+    layers: then time the layers of PROFILED too. Raises MachineError where there is no GPU or no TensorRT,
+    InputError for a batch outside the profile, and what a build raises, unless it is that of a reference
+    whose layers are not wanted.
     """
     if iterations < 1 or warmup < 0:
         raise InputError(f"{iterations} iterations and {warmup} to warm up: expected at least 1 and 0")
@@ -98,9 +115,13 @@ def bench(
     requests = _requests(engine, model, mixed, profiles, target)
     with tempfile.TemporaryDirectory(prefix="trtbuild-") as folder:
         plans = {name: Path(folder) / f"{name}.plan" for name in requests}
-        audits, not_built = _build(requests, plans, target)
-        timings = timing.time_plans({name: plans[name] for name in audits}, fed.feeds, warmup, iterations)
-        sizes = {name: plans[name].stat().st_size for name in audits}
+        made, not_built = _build(requests, plans, target, PROFILED if layers else ())
+        timings = timing.time_plans({name: plans[name] for name in made}, fed.feeds, warmup, iterations)
+        sizes = {name: plans[name].stat().st_size for name in made}
+        profiled = {
+            name: profiling.profile_plan(name, plans[name], fed.feeds, warmup, iterations)
+            for name in (PROFILED if layers else ())
+        }
     figures = {name: figures_of(times, fed.samples) for name, times in timings.milliseconds.items()}
     fp32 = figures.get("fp32")
     engines = {
@@ -108,15 +129,16 @@ def bench(
             figures=figures[name],
             speedup=fp32.median_ms / max(figures[name].median_ms, SHORTEST_MS) if fp32 else None,
             engine_bytes=sizes[name],
-            layers=audited.histogram,
-            lowered=_meant(requests[name].precisions, audited) - len(audited.unlowered),
-            meant=_meant(requests[name].precisions, audited),
-            lost_pins=len(audited.lost),
+            layers=built.audit.histogram,
+            lowered=_meant(requests[name].precisions, built.audit) - len(built.audit.unlowered),
+            meant=_meant(requests[name].precisions, built.audit),
+            lost_pins=len(built.audit.lost),
         )
-        for name, audited in audits.items()
+        for name, built in made.items()
     }
     return Bench(
         engine=engine.name,
+        model=model.sha256,
         target=target.identity(engine.recipe),
         samples=fed.samples,
         shapes={name: array.shape for name, array in fed.feeds.items()},
@@ -127,6 +149,7 @@ def bench(
         not_captured=timings.not_captured,
         engines=engines,
         not_built=not_built,
+        layers=_layer_times(profiled, made, mixed) if profiled else None,
     )
 
 
@@ -179,27 +202,40 @@ def _unpinned(recipe: Recipe, default: Precision) -> Recipe:
 
 
 def _build(
-    requests: Mapping[str, Request], plans: Mapping[str, Path], target: Target
-) -> tuple[dict[str, Audit], dict[str, str]]:
-    """Write the plans; returns what was built, and why a reference was not."""
-    audits, not_built = {}, {}
+    requests: Mapping[str, Request], plans: Mapping[str, Path], target: Target, wanted: Collection[str]
+) -> tuple[dict[str, _Made], dict[str, str]]:
+    """Write the plans; returns what was built, and why a reference was not that is not `wanted`."""
+    made: dict[str, _Made] = {}
+    not_built = {}
     table = None
     for name, request in requests.items():
         say(f"building {name}")
         try:
             _check(request, name)
             built = target.build(replace(request, table=request.table or table), plans[name])
-            audits[name] = audit(request.precisions, built.layers)
-            _check_lowered(request.precisions, audits[name])
+            audited = audit(request.precisions, built.layers)
+            _check_lowered(request.precisions, audited)
         except TrtbuildError as error:
-            audits.pop(name, None)
-            if name not in REFERENCES:
+            if name not in REFERENCES or name in wanted:
                 raise
             say(f"note: no {name}: {error}")
             not_built[name] = str(error)
         else:
+            made[name] = _Made(audited, built.layers)
             table = table or built.table  # where TensorRT finds the ranges, it does so once
-    return audits, not_built
+    return made, not_built
+
+
+def _layer_times(
+    profiled: Mapping[str, profiling.Profile], made: Mapping[str, _Made], precisions: PrecisionMap
+) -> LayerTimes:
+    """The layers that a build shows are those of the engine, or, in explicit mode, of the network; then the
+    engine's metadata has the nodes."""
+    engines = {
+        name: Profiled(profile.milliseconds, (*made[name].layers, *profile.layers))
+        for name, profile in profiled.items()
+    }
+    return layer_times(engines, precisions)
 
 
 def _check(request: Request, name: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtbuild import recipe
 from trtbuild.errors import InputError
 from trtbuild.names import nearest
-from trtbuild.recipe import Recipe
+from trtbuild.recipe import Recipe, Tuned
+from trtbuild.recipe import tuned as tuned_file
 
 ENGINES = Path("engines")
 RECIPE = "recipe.toml"
@@ -19,7 +21,10 @@ _BARE = {"calibration": {"method": "auto"}}
 
 @dataclass(frozen=True)
 class Engine:
-    """What to build. `folder` holds recipe and builds; a bare model has none and `builds` is None."""
+    """What to build. `folder` holds recipe and builds; a bare model has none and `builds` is None.
+
+    `tuned`: what of the recipe is from the tuned.toml beside it; None without one, or where it is not wanted.
+    """
 
     name: str
     recipe: Recipe
@@ -29,6 +34,7 @@ class Engine:
     folder: Path
     builds: Path | None
     ranges: Path | None = None
+    tuned: Tuned | None = None
 
     @property
     def labels(self) -> Path | None:
@@ -71,7 +77,8 @@ def open_engine(
 
     A bare model's ranges are chosen by what they do to its outputs, unless an override names a method.
     `calib` and `samples` go before what the recipe says; `ranges` is a table to use instead of calibrating.
-    Raises InputError when there is no such engine or its recipe is wrong.
+    What tune found for a folder goes before its recipe, and an override before both; pins the other way.
+    Raises InputError when there is no such engine, or its recipe or its tuned.toml is wrong.
     """
     path = Path(reference)
     if path.suffix == ".onnx":
@@ -80,7 +87,11 @@ def open_engine(
     folder = engine_folder(reference)
     if folder is None:
         raise no_such(reference, f"a folder with a {RECIPE}", f"a name under {ENGINES}/", "a .onnx file")
-    parsed = _with_timing_cache(recipe.load(folder / RECIPE, overrides, pins), folder)
+    parsed = recipe.load(folder / RECIPE, overrides, pins)
+    tuned = _tuned(folder) if parsed.tuned else None
+    if tuned is not None:
+        parsed = recipe.load(folder / RECIPE, overrides, pins, tuned)
+    parsed = _with_timing_cache(parsed, folder)
     return Engine(
         name=folder.resolve().name,
         recipe=parsed,
@@ -90,7 +101,13 @@ def open_engine(
         folder=folder,
         builds=folder / BUILDS,
         ranges=ranges,
+        tuned=tuned,
     )
+
+
+def _tuned(folder: Path) -> Tuned | None:
+    path = folder / tuned_file.NAME
+    return tuned_file.load(path) if os.path.lexists(path) else None  # a link to nowhere is an error
 
 
 def _with_timing_cache(parsed: Recipe, folder: Path) -> Recipe:

@@ -26,6 +26,11 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     return lambda name: name == pattern
 
 
+def exactly(name: str) -> str:
+    """The pattern that matches this name and no other."""
+    return f"re:{re.escape(name)}" if name.startswith(("glob:", "re:")) else name
+
+
 def _full(expression: str) -> Callable[[str], bool]:
     compiled = re.compile(expression)
     return lambda name: compiled.fullmatch(name) is not None

@@ -15,6 +15,7 @@ from trtbuild.corrections import corrections_of
 from trtbuild.engine import Engine
 from trtbuild.errors import BuildError, InputError, LostPinError
 from trtbuild.model.model import Model
+from trtbuild.opened import open_model
 from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.profiles import profiles_of
@@ -31,7 +32,7 @@ from trtbuild.targets.choose import choose
 
 def pins(engine: Engine, target: Target) -> tuple[Model, PrecisionMap]:
     """Open the model and resolve the precision of every node, as far as `target` gives a choice."""
-    model = Model.open(engine.model)
+    model = open_model(engine)
     recipe = engine.recipe
     by_type = [str(pin) for pin in recipe.pin if pin.trt_type is not None]
     layer_types = target.layer_types(model) if by_type else {}
@@ -48,7 +49,7 @@ def calibrate(
 
     Returns the table and where it is stored: None for a bare model, which has no store.
     """
-    model = Model.open(engine.model)
+    model = open_model(engine)
     calibration.require_float(model)
     if target.algorithm(engine.recipe) is not None:
         say(f"note: a build for {target.name} has TensorRT find the ranges; --ranges makes it take these")

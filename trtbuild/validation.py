@@ -65,7 +65,7 @@ def check(engine: Engine, build: Build, how: Options = DEFAULT) -> Checked:
             _check_build(each, engine, model)
     every = tables.open_shards(engine.require_samples(), engine, model)
     shards, drawn = _drawn(every, engine, how)
-    metric = _metric(engine)
+    metric = metric_of(engine)
     request, target = manifest.request_of(build, engine, model), _target(build)
     golden_side = open_stored(how.golden, model, every) if how.golden else _golden(engine, request, target)
     if how.save_golden is not None:
@@ -127,7 +127,8 @@ def _drawn(every: ShardSet, engine: Engine, how: Options) -> tuple[ShardSet, Dra
         raise InputError(f"--draw {how.draw}: {engine.samples} has {every.samples} samples") from error
 
 
-def _metric(engine: Engine) -> Metric | None:
+def metric_of(engine: Engine) -> Metric | None:
+    """The task metric of the recipe, if it names one. Raises InputError when it cannot be loaded."""
     reference = engine.recipe.validation.metric
     if reference is None or engine.labels is None:
         return None

@@ -117,3 +117,70 @@ def test_a_wrong_recipe_names_its_file(engine):
 def test_a_wrong_override_of_a_bare_model(engine):
     with pytest.raises(InputError, match="--set"):
         open_engine("x.onnx", ("precision.defult=fp16",))
+
+
+TUNED = f"""
+[tuned]
+model = "{"0" * 64}"
+trtbuild = "0.1.0"
+outcome = "passed"
+[calibration]
+method = "auto"
+[[pin]]
+name = "Conv.5"
+"""
+
+
+class TestTuned:
+    @pytest.fixture
+    def tuned(self, engine):
+        path = engine / "tuned.toml"
+        path.write_text(TUNED)
+        return path
+
+    def test_it_goes_before_the_recipe(self, tuned):
+        opened = open_engine("net", pins=("last:1",))
+        assert opened.recipe.calibration.method == "auto"
+        assert [str(pin) for pin in opened.recipe.pin] == ["Conv.5", "last:1"]
+        assert opened.tuned.origin.model == "0" * 64
+        assert opened.shards == opened.folder / "calibration"
+
+    def test_an_override_goes_before_it(self, tuned):
+        assert open_engine("net", ("calibration.method=mse",)).recipe.calibration.method == "mse"
+
+    def test_none_there(self, engine):
+        opened = open_engine("net")
+        assert opened.recipe.tuned
+        assert opened.tuned is None
+
+    @pytest.mark.parametrize("where", ["recipe", "override"])
+    def test_none_wanted(self, engine, tuned, where):
+        """Then nobody reads it either: it may be damaged."""
+        tuned.write_text("[tuned")
+        if where == "recipe":
+            (engine / "recipe.toml").write_text("tuned = false\n" + RECIPE)
+        opened = open_engine("net", ("tuned=false",) if where == "override" else ())
+        assert opened.tuned is None
+        assert (opened.recipe.calibration.method, opened.recipe.pin) == ("minmax", ())
+
+    def test_a_wrong_one_names_its_file(self, tuned):
+        tuned.write_text(TUNED.replace("outcome", "outcoem"))
+        with pytest.raises(InputError, match=r"^engines/net/tuned\.toml: .*unknown key 'tuned\.outcoem'"):
+            open_engine("net")
+
+    def test_the_recipes_own_mistakes_are_not_covered_by_it(self, engine, tuned):
+        (engine / "recipe.toml").write_text('[calibration]\nmethod = "atuo"')
+        with pytest.raises(InputError, match=r"^engines/net/recipe\.toml: calibration: .*'atuo'"):
+            open_engine("net")
+
+    @pytest.mark.parametrize("kind", ["folder", "link to nowhere"])
+    def test_no_file(self, engine, kind):
+        path = engine / "tuned.toml"
+        path.mkdir() if kind == "folder" else path.symlink_to("nowhere.toml")
+        with pytest.raises(OSError, match=r"engines/net/tuned\.toml"):
+            open_engine("net")
+
+    def test_a_bare_model_has_none(self, engine, tuned):
+        opened = open_engine(str(engine / "net.onnx"))
+        assert opened.tuned is None
+        assert opened.recipe.pin == ()

@@ -9,6 +9,7 @@ from trtbuild.cli.build import build, inspect, pins
 from trtbuild.cli.calibrate import calibrate
 from trtbuild.cli.machine import bench, doctor
 from trtbuild.cli.shards import shards
+from trtbuild.cli.tune import tune
 from trtbuild.cli.validate import validate
 from trtbuild.errors import ExitCode
 
@@ -26,5 +27,5 @@ def cli(context: click.Context) -> None:
         context.exit(ExitCode.INPUT)
 
 
-for command in (pins, calibrate, build, validate, inspect, shards, bench, doctor):
+for command in (pins, calibrate, build, validate, tune, inspect, shards, bench, doctor):
     cli.add_command(command)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from trtbuild.errors import InputError
+from trtbuild.recipe import toml
 from trtbuild.recipe.calibration import CalibrationSection
 from trtbuild.recipe.explain import explain
 from trtbuild.recipe.pin import SELECTORS, Pin
@@ -21,12 +21,9 @@ from trtbuild.recipe.sections import (
     RtxSection,
     TensorRTSection,
 )
+from trtbuild.recipe.toml import tomllib
+from trtbuild.recipe.tuned import Tuned
 from trtbuild.recipe.validation import OutputSection, OutputThresholds, Thresholds, ValidationSection
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "SELECTORS",
@@ -41,39 +38,48 @@ __all__ = [
     "RtxSection",
     "TensorRTSection",
     "Thresholds",
+    "Tuned",
     "ValidationSection",
     "load",
     "parse",
 ]
 
 
-def load(path: Path, overrides: tuple[str, ...] = (), pins: tuple[str, ...] = ()) -> Recipe:
-    """Read recipe.toml, apply `--set key=value` overrides, then append `--pin` rules.
+def load(
+    path: Path, overrides: tuple[str, ...] = (), pins: tuple[str, ...] = (), tuned: Tuned | None = None
+) -> Recipe:
+    """Read recipe.toml, put what tune found into it, apply `--set key=value` overrides, then append `--pin`
+    rules.
 
     Raises InputError for a missing file, bad TOML, unknown keys and values out of range.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = toml.read(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such recipe; an engine is a folder with a recipe.toml") from error
-    except (ValueError, RecursionError) as error:  # also what tomllib lets through: a number of 5,000 digits
-        raise InputError(f"{path}: not valid TOML: {error}") from error
-    return parse(table, str(path), overrides, pins)
+    return parse(table, str(path), overrides, pins, tuned)
 
 
 def parse(
-    table: dict[str, Any], source: str, overrides: tuple[str, ...] = (), pins: tuple[str, ...] = ()
+    table: dict[str, Any],
+    source: str,
+    overrides: tuple[str, ...] = (),
+    pins: tuple[str, ...] = (),
+    tuned: Tuned | None = None,
 ) -> Recipe:
     """Validate a recipe table; `source` is named in errors. Raises InputError as `load` does."""
     table = copy.deepcopy(table)
+    if tuned is not None:
+        tuned.calibration.put_into(table)
     for override in overrides:
         _override(table, override)
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
         raise InputError(f"{source}: {'; '.join(explain(error, Recipe))}") from error
+    found = tuned.pin if tuned is not None else ()
     extra = tuple(Pin.parse(text) for text in pins)
-    return recipe.model_copy(update={"pin": recipe.pin + extra})
+    return recipe.model_copy(update={"pin": found + recipe.pin + extra})
 
 
 def _override(table: dict[str, Any], override: str) -> None:

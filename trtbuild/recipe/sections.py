@@ -86,8 +86,12 @@ class RtxSection(Section):
 
 
 class Recipe(Section):
-    """One engine's recipe: what to build, how precise, calibrated on what, and what it must pass."""
+    """One engine's recipe: what to build, how precise, calibrated on what, and what it must pass.
 
+    `tuned = false`: a tuned.toml beside it is left aside.
+    """
+
+    tuned: bool = True
     model: ModelSection = ModelSection()
     inputs: dict[str, InputSection] = Field(default_factory=dict)
     precision: PrecisionSection = PrecisionSection()

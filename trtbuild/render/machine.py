@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from rich.console import Console
+
 from trtbuild.render.text import Document, add_line, add_row, counted, new_console, new_table
+
+LAYERS_SHOWN = 10
 
 
 def bench(document: Document) -> None:
@@ -29,6 +33,25 @@ def bench(document: Document) -> None:
         add_line(console, "fp32 may compute in TF32 ([tensorrt] tf32)")
     for name, why in document["not_built"].items():
         add_line(console, f"not built: {name} ({why})")
+    if document["layers"]:
+        _layers(console, document["layers"])
+
+
+def _layers(console: Console, layers: Document) -> None:
+    """The nodes that int8 saves most of, and what is left."""
+    saved = {node: times["fp32"] - times["int8"] for node, times in layers["nodes"].items()}
+    shown = sorted(saved, key=lambda node: -saved[node])[:LAYERS_SHOWN]
+    table = new_table(
+        f"layers, by what int8 saves: the first {len(shown)} of {len(saved)} nodes",
+        *("node", "FP32, ms", "INT8, ms", "saved, ms"),
+        numbers=3,
+    )
+    rows = {node: layers["nodes"][node] for node in shown}
+    for name, times in {**rows, "layers of no node": layers["other"], "all layers": layers["total"]}.items():
+        fp32, int8 = times["fp32"], times["int8"]
+        add_row(table, name, f"{fp32:.4f}", f"{int8:.4f}", f"{fp32 - int8:.4f}")
+    console.print(table)
+    add_line(console, f"{layers['method']}: launched one by one, so longer than the latencies above")
 
 
 def doctor(document: Document) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trtbuild.report.axis import Axis, nice, polyline
 from trtbuild.report.rank import problem, sqnr
 
 WIDTH, LEFT, RIGHT = 1000, 66, 990
@@ -54,27 +55,27 @@ def along(rows: Sequence[Mapping[str, Any]], limit_db: float) -> Chart | None:
     noises = [(number, sqnr(row["noise"])) for number, row in shown if row.get("noise")]
     figures = [value for _, row in shown if math.isfinite(value := _decibel(row))] + [limit_db]
     near = [value for _, value in noises if 0 <= value <= max(figures) + NEAR]
-    low, high, tick = _scale(figures + near)
+    axis = _scale(figures + near)
     step = (RIGHT - LEFT) / len(rows)
     x = _x(step)
 
     def y(value: float) -> float:
-        if value > high or value == -math.inf:
+        if value > axis.high or value == -math.inf:
             return EQUAL_Y if value > 0 else LOST_Y
-        return round(BOTTOM - (max(value, low) - low) / (high - low) * (BOTTOM - TOP), 1)
+        return round(BOTTOM - axis.share(value) * (BOTTOM - TOP), 1)
 
     points = [
         Point(number, x(number), y(_decibel(row)), _bar(row["precision"]), row) for number, row in shown
     ]
-    every = max(1, _nice(len(rows) / 10))
+    every = max(1, round(nice(len(rows) / 10)))
     return Chart(
         points=points,
-        ticks=[(y(value), f"{value:g}") for value in _range(low, high, tick)],
+        ticks=[(y(value), f"{value:g}") for value in axis.ticks],
         numbers=[(x(number), str(number + 1)) for number in range(0, len(rows), every)],
         limit=y(limit_db),
         step=round(step, 2),
-        line=_polyline((point.x, point.y) for point in points),
-        noise=_polyline((x(number), y(value)) for number, value in noises) if noises else None,
+        line=polyline((point.x, point.y) for point in points),
+        noise=polyline((x(number), y(value)) for number, value in noises) if noises else None,
     )
 
 
@@ -120,24 +121,10 @@ def _bar(precision: str) -> float:
     return round(RIBBON_SHARE.get(precision, 1.0) * RIBBON_HEIGHT, 1)
 
 
-def _scale(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lowest, highest and distance of the ticks: round numbers around the values and 0 dB."""
+def _scale(values: Sequence[float]) -> Axis:
+    """Round numbers around the values and 0 dB."""
     tick = 10.0
     while (max(values) - min(*values, 0.0)) / tick > 8:
         tick *= 2
     low = math.floor(min(*values, 0.0) / tick) * tick
-    return low, max(math.ceil(max(values) / tick) * tick, low + tick), tick
-
-
-def _range(low: float, high: float, step: float) -> list[float]:
-    return [low + step * index for index in range(round((high - low) / step) + 1)]
-
-
-def _nice(value: float) -> int:
-    """The next of 1, 2, 5, 10, 20, …"""
-    power = 10 ** math.floor(math.log10(max(value, 1)))
-    return int(next(step * power for step in (1, 2, 5, 10) if step * power >= value))
-
-
-def _polyline(points: Any) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in points)
+    return Axis(low, max(math.ceil(max(values) / tick) * tick, low + tick), tick)

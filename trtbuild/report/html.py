@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from trtbuild.report import chart
+from trtbuild.report.page import decibel, page
 from trtbuild.report.rank import problem, sqnr
 
 GENERATOR = '<meta name="generator" content="trtbuild'
@@ -33,50 +29,24 @@ PRECISIONS = ("int8", "fp16", "bf16", "fp32")
 
 
 def html(document: dict[str, Any]) -> str:
-    """Everything in the page is escaped; its content security policy forbids every request, and every script
-    and style but its own, which it names by their SHA-256."""
-    style, script = _asset("report.css"), _asset("report.js")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "decibel": _decibel, "percent": _percent}
-    page = environment.from_string(_asset("report.html.jinja"))
+    """Everything in the page is escaped, and it requests nothing: see `page`."""
     layers = document["layers"]
-    return page.render(
-        document=document,
-        style=Markup(style),
-        script=Markup(script),
-        policy="; ".join(
-            [
-                "default-src 'none'",
-                f"style-src {_hash(style)}",
-                f"script-src {_hash(script)}",
-                "base-uri 'none'",
-                "form-action 'none'",
-            ]
-        ),
-        generator=Markup(GENERATOR),
-        chart=chart.along(layers, document["diverged_below_db"]),
-        geometry=chart,
-        bars=chart.bars,
-        titles={**FIGURES, **CLASSES, **BESIDE},
-        shown=_shown,
-        cells=_cells,
-        precisions=[name for name in PRECISIONS if any(row["precision"] == name for row in layers)],
-        problem=problem,
-        sqnr=sqnr,
-        diverged=[row for row in layers if _diverged(row, document["diverged_below_db"])],
-        is_diverged=_diverged,
-    )
-
-
-def _asset(name: str) -> str:
-    return (resources.files("trtbuild.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _hash(content: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
+    values = {
+        "document": document,
+        "generator": Markup(GENERATOR),
+        "chart": chart.along(layers, document["diverged_below_db"]),
+        "geometry": chart,
+        "bars": chart.bars,
+        "titles": {**FIGURES, **CLASSES, **BESIDE},
+        "shown": _shown,
+        "cells": _cells,
+        "precisions": [name for name in PRECISIONS if any(row["precision"] == name for row in layers)],
+        "problem": problem,
+        "sqnr": sqnr,
+        "diverged": [row for row in layers if _diverged(row, document["diverged_below_db"])],
+        "is_diverged": _diverged,
+    }
+    return page("report.html.jinja", ("report.css",), "report.js", values)
 
 
 def _diverged(row: Mapping[str, Any], limit: float) -> bool:
@@ -98,7 +68,7 @@ def _cell(row: Mapping[str, Any], key: str) -> tuple[str, str]:
     found = row.get(key) if key in BESIDE else row["difference"]
     if found and (key in BESIDE or key == "sqnr_db"):
         value = sqnr(found)
-        return repr(value).replace("inf", "Infinity"), _decibel(value)
+        return repr(value).replace("inf", "Infinity"), decibel(value)
     figure = None if key in BESIDE else _figure(row, key)
     return ("", "–") if figure is None else (repr(figure), f"{figure:.{6 if key == 'cosine' else 4}g}")
 
@@ -106,17 +76,3 @@ def _cell(row: Mapping[str, Any], key: str) -> tuple[str, str]:
 def _figure(row: Mapping[str, Any], key: str) -> float | None:
     measured = row.get("classes") if key in CLASSES else row["difference"]
     return measured.get(key) if measured else None
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _decibel(value: float) -> str:
-    if math.isinf(value):
-        return "equal" if value > 0 else "no signal"
-    return f"{value:.1f}"
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}"

@@ -65,6 +65,10 @@ class Reference:
                 expected.append(Expected({name: seen[name] for name in judged}, known))
         return cls(feeds, judged, outputs, expected)
 
+    def first(self, count: int) -> Reference:
+        """Of the first feeds alone."""
+        return Reference(self.feeds[:count], self.judged, self.outputs, self._expected[:count])
+
     def nsr(self, index: int, seen: Tensors) -> float:
         """The noise-to-signal ratio of what was seen of feed `index`, mean over `judged`; see `error`."""
         return error({name: seen[name] for name in self.judged}, self._expected[index].judged)

@@ -104,6 +104,9 @@ class CudaEngine(Native):
     def get_tensor_shape(self, name: str) -> Any:
         return self._trt.Dims(self._named(name).get("shape", ()))
 
+    def get_tensor_location(self, name: str) -> Any:
+        return self._trt.TensorLocation.DEVICE
+
     def get_tensor_dtype(self, name: str) -> Any:
         return getattr(self._trt.DataType, self._named(name).get("dtype", "FLOAT"))
 
@@ -116,7 +119,16 @@ class CudaEngine(Native):
         return self._trt.IHostMemory._of(self._bytes)
 
     def create_execution_context(self) -> Any:
-        return self._trt.IExecutionContext._make(_engine=self, _shapes={})
+        return self._trt.IExecutionContext._make(
+            _engine=self,
+            _shapes={},
+            _addresses={},
+            _nvtx=self._plan["verbosity"],
+            _profiler=None,
+            _emits=True,
+            _runs=0,
+            _ran=None,
+        )
 
     def create_engine_inspector(self) -> Any:
         """Before TensorRT 10 the inspector does not keep its engine alive."""

@@ -143,9 +143,14 @@ def enum(name: str, names: Names, version: tuple[int, ...]) -> type[Enum] | None
         member._name, member._value = value, number
         made.__members__[value] = member
         setattr(made, value, member)
+    if name == "DataType":
+        made.itemsize = property(lambda member: _BYTES.get(member.name))  # type: ignore[attr-defined]
     if name == "ErrorCode" and version < (10,):
         made.name = _its_name  # type: ignore[assignment]  # as pybind11 does where __str__ is bound again
     return made
+
+
+_BYTES = {"FLOAT": 4, "HALF": 2, "BF16": 2, "INT8": 1, "INT32": 4, "INT64": 8, "BOOL": 1}
 
 
 def _its_name(member: Enum) -> str:

@@ -19,6 +19,7 @@ from . import (
     network,
     parser,
     profile,
+    profiler,
     progress,
     tensor,
     timing,
@@ -40,6 +41,9 @@ class Behaviour:
     fast_int8: bool = True
     fast_fp16: bool = True
     dla_cores: int = 0
+    cuda: Any = None  # the double of libcudart that engines run on
+    refuses_reports: bool = False  # to a profiler
+    loses_reports: frozenset[tuple[int, str]] = frozenset()  # the number of the run, and a layer
     batches: list[dict[str, Any]] = field(default_factory=list)  # what calibration read, by input
 
 
@@ -97,6 +101,7 @@ def make(version: str = "8.5.1.7", **behaviour: Any) -> ModuleType:
     define("ICudaEngine", engine.CudaEngine)
     define("IExecutionContext", context.ExecutionContext)
     define("EngineInspector", engine.EngineInspector)
+    define("IProfiler", profiler.Profiler)
     if since((9,)):
         define("IProgressMonitor", progress.ProgressMonitor)
     if implicit:

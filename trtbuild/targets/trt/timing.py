@@ -52,7 +52,7 @@ def time_plans(plans: Mapping[str, Path], feeds: Feeds, warmup: int, iterations:
     binding = load(TENSORRT)
     log = open_log(binding)
     runtime = binding.Runtime(log)  # type: ignore[arg-type]  # Log is an ILogger made at run time
-    engines = {name: _deserialized(runtime, path, log) for name, path in plans.items()}
+    engines = {name: deserialized(runtime, path, log) for name, path in plans.items()}
     return time_engines(binding, cudart.load(), log, engines, feeds, warmup, iterations)
 
 
@@ -70,11 +70,11 @@ def time_engines(
     Raises as `time_plans` does. Everything on the GPU is freed in every case.
     """
     with ExitStack() as buffers:
-        contexts = {
-            name: _context(binding, cuda, log, engine, feeds, buffers) for name, engine in engines.items()
-        }
+        contexts = {name: prepared(cuda, log, engine, feeds, buffers) for name, engine in engines.items()}
+        for context in contexts.values():  # DETAILED, for the audit, slows launches down
+            context.nvtx_verbosity = binding.ProfilingVerbosity.NONE
         with cuda.stream() as stream, ExitStack() as graphs:
-            plain = {name: _plain(name, context, stream, log) for name, context in contexts.items()}
+            plain = {name: enqueuing(name, context, stream, log) for name, context in contexts.items()}
             for launch in plain.values():
                 launch()  # what an engine does at its first run only must not become part of a graph
             cuda.synchronize(stream)
@@ -123,24 +123,27 @@ def _rounds(cuda: Cudart, stream: c_void_p, launches: list[Launch], count: int) 
     return [tuple(column) for column in columns]
 
 
-def _deserialized(runtime: trt.Runtime, path: Path, log: Log) -> trt.ICudaEngine:
+def deserialized(runtime: trt.Runtime, path: Path, log: Log) -> trt.ICudaEngine:
+    """The engine in a file that was built just now. Raises MachineError where TensorRT does not load it."""
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise MachineError(f"TensorRT does not load {path.name}: {log.reason()}")
     return engine
 
 
-def _context(
-    binding: Binding, cuda: Cudart, log: Log, engine: trt.ICudaEngine, feeds: Feeds, buffers: ExitStack
+def prepared(
+    cuda: Cudart, log: Log, engine: trt.ICudaEngine, feeds: Feeds, buffers: ExitStack
 ) -> trt.IExecutionContext:
-    """An execution context with its inputs on the GPU and room for its outputs, which `buffers` frees."""
+    """An execution context with its inputs on the GPU and room for its outputs, which `buffers` frees.
+
+    Raises MachineError when the GPU has no memory left, InputError for feeds that the engine does not take.
+    """
     context = engine.create_execution_context()
     if context is None:
         raise MachineError(
             f"TensorRT does not prepare an engine to run ({log.reason()}); the engines lie side by side on "
             "the GPU: if its memory is short, give a smaller --batch"
         )
-    context.nvtx_verbosity = binding.ProfilingVerbosity.NONE  # DETAILED, for the audit, slows launches down
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
     for name in inputs:
@@ -178,7 +181,9 @@ def _bytes(engine: trt.ICudaEngine, context: trt.IExecutionContext, name: str) -
     return math.ceil(elements * itemsize)
 
 
-def _plain(name: str, context: trt.IExecutionContext, stream: c_void_p, log: Log) -> Launch:
+def enqueuing(name: str, context: trt.IExecutionContext, stream: c_void_p, log: Log) -> Launch:
+    """Puts one run of a prepared context on the stream; raises MachineError where TensorRT refuses."""
+
     def launch() -> None:
         if not context.execute_async_v3(int(stream.value or 0)):
             raise MachineError(f"TensorRT does not run engine {name}: {log.reason()}")

@@ -1,0 +1,93 @@
+"""`tune`: the fewest pins that pass the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trtbuild.cli.options import MODE, PIN, TARGET, collecting, common, show, target_of, with_mode
+from trtbuild.errors import ExitCode
+
+if TYPE_CHECKING:
+    from trtbuild.collect.collect import Options
+
+
+@click.command()
+@click.argument("engine")
+@TARGET
+@MODE
+@PIN
+@click.option(
+    "--draw",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Validation samples that tell the error of a trial; default: 64, or all. The gate takes all.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Of --draw and of the confidence intervals."
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Of the nodes that int8 is for, the share that may be pinned; default: the recipe's, else all.",
+)
+@click.option(
+    "--margin/--no-margin",
+    default=True,
+    help="Go on until the gate passes with 95 % confidence; or, as the gate itself does, by the mean.",
+)
+@click.option(
+    "--repairs/--no-repairs",
+    default=True,
+    help="Equalization and bias correction may be tried (explicit mode only).",
+)
+@click.option("--explain", metavar="NODE", help="Only say what is known of the sensitivity of a node.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead of tuned.toml beside the recipe.",
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="The whole report as one HTML file."
+)
+@collecting
+@common
+@click.pass_context
+def tune(
+    context: click.Context,
+    engine: str,
+    target: str,
+    mode: str | None,
+    pins: tuple[str, ...],
+    draw: int | None,
+    seed: int,
+    budget: float | None,
+    margin: bool,
+    repairs: bool,
+    explain: str | None,
+    output: Path | None,
+    html: Path | None,
+    how: Options,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Find the fewest pins that pass the gate; into tuned.toml, which builds read. Exit code 1: none
+    found."""
+    from trtbuild import tuning
+    from trtbuild.engine import open_engine
+    from trtbuild.render import tune as render
+    from trtbuild.targets.choose import by_name
+
+    opened = open_engine(engine, (*with_mode(overrides, mode), "tuned=false"), pins)
+    chosen = by_name(target_of(target, mode), opened.recipe.tensorrt.mode)
+    options = tuning.Options(draw, seed, budget, margin, repairs, output)
+    document = tuning.tune(opened, chosen, options, how)
+    show(document, as_json, render.tune)
+    if document["outcome"] == "failed":
+        context.exit(ExitCode.GATE)

@@ -1,0 +1,86 @@
+"""What a search has found so far, and the best of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trtbuild.ranges.error import clearly_less, typical
+from trtbuild.tune.judge import Judgement
+from trtbuild.tune.sensitivity import Sensitivity
+from trtbuild.tune.trial import Trial
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A trial and its error on each feed of the draw."""
+
+    trial: Trial
+    errors: tuple[float, ...]
+
+    @property
+    def error(self) -> float:
+        """The typical one: their geometric mean."""
+        return typical(self.errors)
+
+
+@dataclass(frozen=True)
+class Judged(Measured):
+    """A trial that the gate has judged. number: from 1, in the order of the search. pinned: how many of the
+    nodes that the default lowers are pinned, the recipe's own among them. why: what it was tried for."""
+
+    number: int
+    pinned: int
+    why: str
+    judgement: Judgement
+
+
+@dataclass
+class Findings:
+    """Grows while the search runs. measured: trials without pins, on the draw alone."""
+
+    judged: list[Judged] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
+    sensitivity: Sensitivity | None = None
+
+    @property
+    def best(self) -> Judged | None:
+        """Of those that pass with a margin the one with the fewest pins; else of those that pass, or of all,
+        the one with the largest figure."""
+        return max(self.judged, key=_merit, default=None)
+
+    def front(self) -> set[int]:
+        """The numbers of the trials to which none with as few pins is better."""
+        return {each.number for each in self.judged if not any(_beats(other, each) for other in self.judged)}
+
+    def of(self, trial: Trial) -> Judged | None:
+        """The trial as it was judged, if it was."""
+        return next((found for found in self.judged if found.trial == trial), None)
+
+
+def _merit(found: Judged) -> tuple[float, ...]:
+    judgement = found.judgement
+    few, figure = -found.pinned, judgement.figure
+    return (
+        judgement.level,
+        *((few, figure) if judgement.margin else (figure, few)),
+        -found.error,
+        -found.number,
+    )
+
+
+def _beats(other: Judged, found: Judged) -> bool:
+    """Whether it is at least as good in both, and better in one."""
+    ours, theirs = (found.pinned, -found.judgement.figure), (other.pinned, -other.judgement.figure)
+    return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
+
+
+def ranked(found: Sequence[Measured]) -> list[Measured]:
+    """By their errors, the least first; but what repairs less goes before what is not clearly better."""
+    left, order = sorted(found, key=lambda each: each.error), []
+    while left:
+        best = left[0]
+        as_good = [each for each in left if not clearly_less(best.errors, each.errors)] or [best]
+        order.append(min(as_good, key=lambda each: each.trial.setting.repairs))
+        left.remove(order[-1])
+    return order

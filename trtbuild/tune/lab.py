@@ -1,0 +1,132 @@
+"""Where a trial becomes a model: its ranges, its repairs, its pins; and how far that one is from the float
+model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from trtbuild import tables
+from trtbuild.collect.collect import Options
+from trtbuild.corrections import corrections_of
+from trtbuild.engine import Engine
+from trtbuild.model.graph import node_name
+from trtbuild.model.model import Model
+from trtbuild.names import exactly
+from trtbuild.precision import rules
+from trtbuild.precision.map import PrecisionMap
+from trtbuild.ranges.weights import fold_weights
+from trtbuild.recipe import Pin
+from trtbuild.recipe.tuned import Setting
+from trtbuild.rewrite.cut import with_outputs
+from trtbuild.rewrite.explicit import explicit
+from trtbuild.tables import Ranges
+from trtbuild.targets.base import Side
+from trtbuild.targets.session import infer, runner
+from trtbuild.targets.sides import OnnxRuntimeSide
+from trtbuild.targets.simulation import Simulation
+from trtbuild.tune.flips import Base, Flip, flip_between
+from trtbuild.tune.reference import Reference
+from trtbuild.tune.sensitivity import Sensitivity, scan
+from trtbuild.tune.trial import Trial
+
+KEPT = 2
+"""Settings whose models are held at once: an equalized model is a copy."""
+
+
+class Lab:
+    """Makes trials of one engine into models that ONNX Runtime runs. Ranges, equalization and bias
+    corrections are those that a build of the same recipe takes, from the engine's store where it has them.
+
+    reference: the samples that errors are taken on. how: how to calibrate.
+    """
+
+    def __init__(self, engine: Engine, model: Model, reference: Reference, how: Options) -> None:
+        self._engine, self._model, self._how = engine, model, how
+        self.reference = reference
+        self._target = Simulation()
+        self._shards = tables.open_shards(engine.require_shards(), engine, model)
+        self._order = [node_name(node) for node in model.graph]
+        self._ranges: dict[Setting, Ranges] = {}
+
+    def engine_of(self, trial: Trial) -> Engine:
+        """The engine whose recipe says what the trial does: its pins come first, so that the recipe's win."""
+        recipe = self._engine.recipe
+        pins = tuple(Pin(name=exactly(node)) for node in trial.pins) + recipe.pin
+        calibration = trial.setting.in_section(recipe.calibration)
+        return replace(
+            self._engine, recipe=recipe.model_copy(update={"pin": pins, "calibration": calibration})
+        )
+
+    def precisions(self, trial: Trial) -> PrecisionMap:
+        recipe = self.engine_of(trial).recipe
+        return rules.resolve(self._model, recipe.precision, recipe.pin)
+
+    def candidates(self) -> list[str]:
+        """The nodes that a pin takes out of int8, in graph order; those that the recipe's own rules hold are
+        not among them."""
+        free = self.precisions(Trial(Setting.of(self._engine.recipe.calibration)))
+        lowered = [
+            name for name, node in free.nodes.items() if node.lowered_by_default and free[name] == "int8"
+        ]
+        pinned = self.precisions(Trial(Setting.of(self._engine.recipe.calibration), tuple(lowered)))
+        return [name for name in lowered if pinned.nodes[name].pinned]
+
+    def base(self, trial: Trial) -> Base:
+        """What runs, as the trial says."""
+        engine = self.engine_of(trial)
+        precisions, ranges = self.precisions(trial), self._ranges_of(trial.setting)
+        model = ranges.equalized or self._model
+        assert ranges.table is not None
+        biases = corrections_of(engine, model, precisions, ranges, self._shards, self._target)
+        return Base(model, precisions, ranges.table, biases)
+
+    def with_pin(self, trial: Trial, node: str) -> Trial:
+        """The trial with one more pin."""
+        wanted = {*trial.pins, node}
+        return replace(trial, pins=tuple(name for name in self._order if name in wanted))
+
+    def equalizes(self, setting: Setting) -> bool:
+        """Whether there is anything in this model that the setting can equalize."""
+        equalized = self._ranges_of(setting).equalized
+        return equalized is not None and bool(equalized.scaled)
+
+    def flips(self, trial: Trial, nodes: Sequence[str]) -> list[Flip]:
+        """Each of the nodes pinned beside those of the trial, with what it takes along."""
+        before = self.precisions(trial)
+        return [flip_between(node, before, self.precisions(self.with_pin(trial, node))) for node in nodes]
+
+    def scan(self, trial: Trial, feeds: int) -> Sensitivity:
+        """The sensitivity of every node, on the first feeds of the reference."""
+        base, recipe = self.base(trial), self.engine_of(trial).recipe
+        return scan(base.model, base.table, recipe.precision, recipe.pin, self.reference.first(feeds))
+
+    def written(self, trial: Trial) -> ir.Model:
+        """The explicit model, its weights folded: to the bit what a build of it runs."""
+        base = self.base(trial)
+        model = explicit(base.model, base.precisions, base.table, "simulated", base.biases)
+        fold_weights(model.graph)
+        return model
+
+    def side(self, trial: Trial) -> Side:
+        return OnnxRuntimeSide("candidate", self.written(trial), cut=bool(self._model.unrunnable))
+
+    def errors(self, trial: Trial) -> tuple[float, ...]:
+        """The noise-to-signal ratio on each feed of the reference; Inf where it is not finite."""
+        shown = with_outputs(self.written(trial), self.reference.judged, cut=True)
+        with runner(shown, "trial") as active:
+            return tuple(
+                self.reference.nsr(index, infer(active, item.feeds, item.label))
+                for index, item in enumerate(self.reference.feeds)
+            )
+
+    def _ranges_of(self, setting: Setting) -> Ranges:
+        setting = setting.model_copy(update={"bias_correction": False})
+        if setting not in self._ranges:
+            while len(self._ranges) >= KEPT:
+                del self._ranges[next(iter(self._ranges))]
+            engine = self.engine_of(Trial(setting))
+            self._ranges[setting] = tables.ranges_of(engine, self._model, self._target, self._how)
+        return self._ranges[setting]
