@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from trtbuild.digest import sha256
 from trtbuild.engine import Engine
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
+from trtbuild.opened import open_model
 from trtbuild.paths import check_writable
 from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
@@ -29,13 +31,16 @@ from trtbuild.recipe import tuned as tuned_file
 from trtbuild.recipe.tuned import Setting
 from trtbuild.targets.base import Target
 from trtbuild.targets.sides import OnnxRuntimeSide, as_given
+from trtbuild.tune import latency
 from trtbuild.tune.document import Document, Searched, comment_of, compose, tuned_of
+from trtbuild.tune.explain import check_node, explained
 from trtbuild.tune.held import HeldSide
 from trtbuild.tune.journal import Journal
 from trtbuild.tune.judge import Judge, Judgement
 from trtbuild.tune.lab import Lab
 from trtbuild.tune.reference import Reference
-from trtbuild.tune.search import Limits, Search, described
+from trtbuild.tune.search import SCANNED, Limits, Search, described, sensitivity
+from trtbuild.tune.trial import Trial
 from trtbuild.versions import version_of
 
 DRAW = 64
@@ -48,14 +53,20 @@ ALGORITHM = 1
 class Options:
     """draw: so many of the validation samples tell the errors (None: 64, or all); seed: of the draw and of
     confidence intervals. budget: share of the lowerable nodes that may be pinned; None: the recipe's. margin:
-    the gate is to be passed with one. repairs: equalization and bias correction may be tried. output: where
-    to write what was found; None: beside the recipe, where builds read it."""
+    the gate is to be passed with one. repairs: equalization and bias correction may be tried. score: tell the
+    metric of each node too. latency: a document of `bench --layers`; budget_ms: what the pins may cost by it;
+    by_latency: choose them by what they cost. output: where to write what was found; None: beside the recipe,
+    where builds read it."""
 
     draw: int | None = None
     seed: int = 0
     budget: float | None = None
     margin: bool = True
     repairs: bool = True
+    score: bool = False
+    latency: Path | None = None
+    budget_ms: float | None = None
+    by_latency: bool = False
     output: Path | None = None
 
 
@@ -76,16 +87,14 @@ def tune(
     place = _place(engine, options)
     model = Model.open(engine.model)
     own = _own(engine, model)
-    most = _most(own, engine, options)
+    limits = _limits(own, model, engine, target, options)
     every = tables.open_shards(engine.require_samples(), engine, model)
     draw = _draw(every, engine, options)
     metric, section = validation.metric_of(engine), engine.recipe.validation
     judge = Judge(model, HeldSide(as_given(model)), every, metric, section, options.seed)
     with _journal(engine, model, every, options) as journal:
         reference = _check_reference(judge, model, journal, options)
-        axes = {name: section.class_axis_of(name) for name in model.checked_outputs}
-        lab = Lab(engine, model, Reference.of(model, draw, axes), how)
-        limits = Limits(most, options.margin, options.repairs and not target.implicit)
+        lab = Lab(engine, model, _reference(engine, model, draw), how)
         search = Search(lab, judge, journal, Setting.of(engine.recipe.calibration), limits)
         searched = Searched(
             engine=engine.name,
@@ -100,12 +109,42 @@ def tune(
             lowerable=own.lowerable,
             own=own.budgeted,
             budget=_budget(engine, options),
-            most=most,
+            most=limits.most,
+            latencies=limits.latencies,
         )
         with _said_when_interrupted(search, searched, place):
             search.run()
     document = compose(searched, search.findings, interrupted=False)
     return _written(document, place)
+
+
+def explain(
+    engine: Engine, node: str, options: Options = DEFAULT, how: Collecting = ON_THIS_MACHINE
+) -> Document:
+    """What is known of one node in a build of `engine`: how sensitive it is, beside all the others, and what
+    it reads. Returns the document that `tune --explain NODE --json` prints.
+
+    Raises InputError for a node that is not there or never in int8, and as `tune` does.
+    """
+    model = open_model(engine)
+    _own(engine, model)
+    check_node(model, node)
+    every = tables.open_shards(engine.require_samples(), engine, model)
+    draw = _draw(every, engine, options)
+    with _journal(engine, model, every, options) as journal:
+        lab = Lab(engine, model, _reference(engine, model, draw), how)
+        trial = Trial(Setting.of(engine.recipe.calibration))
+        metric = validation.metric_of(engine) if options.score else None
+        found = sensitivity(lab, journal, trial, metric)
+        return {
+            "engine": engine.name,
+            **explained(node, lab.base(trial), found, lab.reference.first(SCANNED)),
+        }
+
+
+def _reference(engine: Engine, model: Model, draw: ShardSet) -> Reference:
+    axes = {name: engine.recipe.validation.class_axis_of(name) for name in model.checked_outputs}
+    return Reference.of(model, draw, axes)
 
 
 def _place(engine: Engine, options: Options) -> Path:
@@ -154,6 +193,33 @@ def _most(own: PrecisionMap, engine: Engine, options: Options) -> int:
             "raise precision.budget, or --budget"
         )
     return most
+
+
+def _limits(own: PrecisionMap, model: Model, engine: Engine, target: Target, options: Options) -> Limits:
+    """Raises InputError as `_most` does, and for latencies that are needed and missing, or of another
+    model."""
+    if options.latency is None and (options.by_latency or options.budget_ms is not None):
+        asked = "--by latency" if options.by_latency else "--budget-ms"
+        raise InputError(
+            f"{asked} goes by measured milliseconds: give --latency FILE, which `trtbuild bench "
+            f"{engine.name} --layers -o FILE` writes on the GPU"
+        )
+    latencies = latency.load(options.latency) if options.latency is not None else None
+    if latencies is not None:
+        latencies.check(model)
+        latencies.cost_of([name for name, node in own.nodes.items() if node.lowered_by_default])
+    metric = validation.metric_of(engine)
+    if options.score and metric is None:
+        raise InputError("--score needs a metric; give validation.metric, labels and max_drop in the recipe")
+    return Limits(
+        most=_most(own, engine, options),
+        margin=options.margin,
+        repairs=options.repairs and not target.implicit,
+        latencies=latencies,
+        most_ms=math.inf if options.budget_ms is None else options.budget_ms,
+        by_latency=options.by_latency,
+        score=metric if options.score else None,
+    )
 
 
 def _draw(every: ShardSet, engine: Engine, options: Options) -> ShardSet:

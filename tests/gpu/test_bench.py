@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trtbuild import bench
-from trtbuild.targets.trt import cudart, timing
+from trtbuild.targets.trt import cudart, profiling, timing
 from trtbuild.targets.trt.cudart import NotCaptured
 
 pytestmark = pytest.mark.gpu
@@ -35,6 +35,31 @@ def test_four_engines_side_by_side(make: Any) -> None:
         assert timed.lost_pins == 0
     assert "int8" not in found.engines["fp16"].layers
     assert found.engines["int8"].layers["int8"] > found.engines["mixed"].layers["int8"] > 0
+
+
+def test_layers(make: Any) -> None:
+    """TensorRT's profiler reports layers by the names that its inspector has."""
+    found = bench.bench(make(), iterations=20, warmup=5, layers=True).layers
+    assert found is not None
+    for node in ("Conv_c1", "Conv_c2", "MatMul_y"):
+        assert found.nodes[node]["fp32"] > 0
+        assert found.nodes[node]["int8"] > 0
+    for engine in ("fp32", "int8"):
+        shared = sum(times[engine] for times in found.nodes.values())
+        assert found.total[engine] == pytest.approx(shared + found.other[engine])
+        assert found.other[engine] < found.total[engine] / 2
+
+
+def test_profiling_gives_its_memory_back(make: Any, build: Any, samples: Any) -> None:
+    engine = make()
+    plan, _, _ = build(engine)
+    profile = profiling.profile_plan("int8", plan, samples(engine), 1, 3)  # the first time loads kernels
+    before = free_memory()
+    for _ in range(5):
+        assert profiling.profile_plan("int8", plan, samples(engine), 1, 3).milliseconds.keys() == (
+            profile.milliseconds.keys()
+        )
+    assert before - free_memory() < 32 << 20
 
 
 def test_what_cannot_be_captured_is_enqueued(

@@ -95,5 +95,7 @@ def test_nodes_that_are_not_the_models_do_not_count() -> None:
     "layers", [(), (layer("a"),), (layer("a", "stranger"),), (layer("not timed", "c1"),)]
 )
 def test_an_engine_that_shows_none_of_the_nodes(layers: tuple[Layer, ...]) -> None:
-    with pytest.raises(BuildError, match="none of the 2 layers .* of engine fp32 is known to execute a node"):
+    with pytest.raises(
+        BuildError, match=r"none of the 2 layers .* of engine fp32 is known to execute a node"
+    ):
         of_one({"a": 1.0, "b": 2.0}, *layers)

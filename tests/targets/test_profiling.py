@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,15 @@ def test_runs_that_warm_up_do_not_count(built: Open) -> None:
     cold = profiled(made, warmup=0, iterations=2)
     assert cold.milliseconds == {name: time * (10 + 1) / 2 for name, time in made.times.items()}
     assert profiled(made, warmup=1, iterations=1).milliseconds == made.times
+
+
+def test_layers_of_one_name_are_taken_together(built: Open) -> None:
+    made = built()
+    head, plan = made.path.read_bytes()[:4], json.loads(made.path.read_bytes()[4:])
+    first, second = (layer for layer in plan["layers"] if "Conv_c" in layer["name"] and layer["weights"])
+    name = second["name"] = first["name"]
+    made.path.write_bytes(head + json.dumps(plan).encode())
+    assert profiled(made).milliseconds[name] == milliseconds(first) + milliseconds(second)  # type: ignore[operator]
 
 
 def test_layers_are_called_by_their_names(built: Open) -> None:

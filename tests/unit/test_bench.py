@@ -20,10 +20,13 @@ from calibrators.table import Range, RangeTable
 from trtbuild import bench, pipeline, tables
 from trtbuild.engine import Engine, open_engine
 from trtbuild.errors import BuildError, InputError, MachineError
+from trtbuild.model.model import Model
 from trtbuild.recipe import Recipe
-from trtbuild.targets.base import Algorithm, Built, Request
+from trtbuild.render import machine
+from trtbuild.targets.base import Algorithm, Built, Layer, Request
 from trtbuild.targets.simulation import Simulation
-from trtbuild.targets.trt import gpu, timing
+from trtbuild.targets.trt import gpu, profiling, timing
+from trtbuild.targets.trt.profiling import Profile
 from trtbuild.targets.trt.timing import Timings
 
 BODY = "toy (float[n,4] x) => (float[n,3] y) { h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2) }"
@@ -57,6 +60,25 @@ class Clock:
         self.called = (list(plans), dict(feeds), warmup, iterations)
         times = {name: (MEDIANS[name],) * (iterations - 1) + (100.0,) for name in plans}
         return Timings(times, "enqueue" if self.refuses else "graph", self.refuses)
+
+
+class Stopwatch:
+    """In place of TensorRT's profiler: a layer per node of what was built, 2 ms in fp32 and 0.5 in int8, and
+    one of its own. As in explicit mode, an engine may have `other` layers than what was built shows."""
+
+    def __init__(self) -> None:
+        self.called: list[tuple[str, dict[str, Any], int, int]] = []
+        self.other: tuple[Layer, ...] = ()
+
+    def __call__(
+        self, name: str, path: Path, feeds: Mapping[str, Any], warmup: int, iterations: int
+    ) -> Profile:
+        self.called.append((name, dict(feeds), warmup, iterations))
+        layers = [str(layer.name) for layer in self.other] or [
+            node.name for node in onnx.load(path).graph.node
+        ]
+        time = {"fp32": 2.0, "int8": 0.5}[name]
+        return Profile({**dict.fromkeys(layers, time), "Reformat": 0.25}, self.other)
 
 
 class Refusing(Simulation):
@@ -101,6 +123,13 @@ class Calibrating(Simulation):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(timing, "time_plans", made)
+    return made
+
+
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
+    made = Stopwatch()
+    monkeypatch.setattr(profiling, "profile_plan", made)
     return made
 
 
@@ -170,6 +199,87 @@ def test_the_document(engine: Callable[..., Engine], clock: Clock) -> None:
     assert (document["method"], document["not_captured"]) == ("enqueue", clock.refuses)
     assert document["engines"]["int8"]["figures"]["p99_ms"] == 100
     assert "device time" in document["timed"]
+
+
+def test_layers_of_two_engines(engine: Callable[..., Engine], clock: Clock, stopwatch: Stopwatch) -> None:
+    found = bench.bench(engine(), iterations=4, warmup=2, layers=True)
+    assert [name for name, *_ in stopwatch.called] == ["fp32", "int8"]
+    for _, feeds, warmup, iterations in stopwatch.called:
+        assert (feeds["x"].shape, warmup, iterations) == ((2, 4), 2, 4)
+    assert found.layers is not None
+    nodes = {name: {"fp32": 2.0, "int8": 0.5} for name in ("MatMul_h", "Relu_r", "MatMul_y")}
+    assert found.layers.nodes == nodes, "a pin (MatMul_y) does not count: both engines have none"
+    assert found.layers.total["fp32"] == 6.25
+    assert found.layers.other["int8"] > 0.25, "Q/DQ too"
+
+
+def test_layers_that_only_the_engine_shows(
+    engine: Callable[..., Engine], clock: Clock, stopwatch: Stopwatch
+) -> None:
+    """In explicit mode what was built shows the layers of the network."""
+    stopwatch.other = (
+        Layer("h + r", "", ("MatMul_h", "Relu_r"), "fp32"),
+        Layer("y2", "", ("MatMul_y",), "fp32"),
+    )
+    found = bench.bench(engine(), iterations=1, layers=True).layers
+    assert found is not None
+    assert found.nodes["MatMul_h"] == found.nodes["MatMul_y"] == {"fp32": 2.0, "int8": 0.5}
+    assert found.nodes["Relu_r"] == {"fp32": 0.0, "int8": 0.0}
+    assert found.other == {"fp32": 0.25, "int8": 0.25}
+
+
+def test_the_document_of_layers(engine: Callable[..., Engine], clock: Clock, stopwatch: Stopwatch) -> None:
+    made = engine()
+    plain = bench.bench(made, iterations=1).to_dict()
+    assert (plain["layers"], stopwatch.called) == (None, [])
+    document = json.loads(json.dumps(bench.bench(made, iterations=1, layers=True).to_dict()))
+    assert document["model"] == Model.open(made.model).sha256
+    assert set(document["layers"]) == {"nodes", "other", "total", "method"}
+    assert document["layers"]["method"] == "IProfiler, sum of layers"
+    assert document["layers"]["nodes"]["MatMul_h"] == {"fp32": 2.0, "int8": 0.5}
+
+
+def test_what_saves_most_is_printed_first(
+    engine: Callable[..., Engine], clock: Clock, stopwatch: Stopwatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = bench.bench(engine(), iterations=1, layers=True).to_dict()
+    document["target"] |= {"gpu": "a GPU", "tensorrt": "10.3.0"}
+    document["layers"]["nodes"] = {f"n{i}": {"fp32": 0.1 * i, "int8": 0.0} for i in range(1, 13)}
+    capsys.readouterr()
+    machine.bench(document)
+    words = capsys.readouterr().out.split()
+    assert [word for word in words if word in document["layers"]["nodes"]] == [
+        f"n{i}" for i in range(12, 2, -1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "refusing", "words"),
+    [(BODY, Refusing(refused="fp32"), "no fp32 here"), (QDQ, Simulation(), "brings its own Q/DQ")],
+)
+def test_layers_want_fp32(
+    engine: Callable[..., Engine],
+    clock: Clock,
+    stopwatch: Stopwatch,
+    target: Any,
+    body: str,
+    refusing: Simulation,
+    words: str,
+) -> None:
+    made = engine(body, RECIPE.partition("[[pin]]")[0])
+    target(refusing)
+    with pytest.raises((BuildError, InputError), match=words):
+        bench.bench(made, layers=True)
+    assert clock.called is None
+    assert "fp16" in bench.bench(engine(), layers=False).engines
+
+
+def test_layers_do_not_want_fp16(
+    engine: Callable[..., Engine], clock: Clock, stopwatch: Stopwatch, target: Any
+) -> None:
+    made = engine()
+    target(Refusing(refused="fp16"))
+    assert bench.bench(made, iterations=1, layers=True).not_built == {"fp16": "no fp16 here"}
 
 
 def test_another_batch(engine: Callable[..., Engine], clock: Clock) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trtbuild.cli.numbers import Number
 from trtbuild.cli.options import MODE, PIN, TARGET, collecting, common, show, target_of, with_mode
 from trtbuild.errors import ExitCode
 
@@ -44,6 +45,22 @@ if TYPE_CHECKING:
     default=True,
     help="Equalization and bias correction may be tried (explicit mode only).",
 )
+@click.option("--score", is_flag=True, help="Tell what each node alone does to the metric too; takes longer.")
+@click.option(
+    "--latency",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What `trtbuild bench ENGINE --layers -o FILE` wrote: what each pin costs.",
+)
+@click.option(
+    "--budget-ms", type=Number(positive=True), metavar="MS", help="What the pins may cost, by --latency."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["error", "latency"]),
+    default="error",
+    help="The next pin: that which lowers the error most, or most for its milliseconds.",
+)
 @click.option("--explain", metavar="NODE", help="Only say what is known of the sensitivity of a node.")
 @click.option(
     "-o",
@@ -69,6 +86,10 @@ def tune(
     budget: float | None,
     margin: bool,
     repairs: bool,
+    score: bool,
+    latency: Path | None,
+    budget_ms: float | None,
+    by: str,
     explain: str | None,
     output: Path | None,
     html: Path | None,
@@ -82,12 +103,25 @@ def tune(
     from trtbuild import tuning
     from trtbuild.engine import open_engine
     from trtbuild.render import tune as render
+    from trtbuild.report import tuning as report
+    from trtbuild.report.files import check_place
+    from trtbuild.ship.store import write_text
     from trtbuild.targets.choose import by_name
 
+    options = tuning.Options(
+        draw, seed, budget, margin, repairs, score, latency, budget_ms, by == "latency", output
+    )
+    if explain is not None:
+        opened = open_engine(engine, with_mode(overrides, mode), pins)
+        show(tuning.explain(opened, explain, options, how), as_json, render.explain)
+        return
     opened = open_engine(engine, (*with_mode(overrides, mode), "tuned=false"), pins)
     chosen = by_name(target_of(target, mode), opened.recipe.tensorrt.mode)
-    options = tuning.Options(draw, seed, budget, margin, repairs, output)
+    if html is not None:
+        check_place("--html", html, report.GENERATOR.encode())
     document = tuning.tune(opened, chosen, options, how)
+    if html is not None:
+        write_text(html, report.html(document))
     show(document, as_json, render.tune)
     if document["outcome"] == "failed":
         context.exit(ExitCode.GATE)

@@ -11,15 +11,22 @@ from rich.table import Table
 from trtbuild.render import pareto
 from trtbuild.render.text import Document, add_line, add_row, new_console, new_table, some
 from trtbuild.report import trials
-from trtbuild.report.trials import error_text, figure_text, fixed, interval_text, sqnr_text
+from trtbuild.report.trials import (
+    error_text,
+    error_without_text,
+    figure_text,
+    fixed,
+    interval_text,
+    sqnr_text,
+)
 
 STYLES = {"passed with margin": "green", "passed": "green", "failed": "red"}
 MEASURES = {
     "alone": "alone in int8",
     "activations": "- its activations only",
     "weights": "- its weights only",
-    "all": "all in int8",
-    "reverted": "all in int8 but it",
+    "all": "the recipe as it is",
+    "reverted": "the recipe, but it in float",
 }
 WIDE = 110
 """Columns that the table of trials takes with all that it has."""
@@ -98,7 +105,7 @@ def _pins(document: Document) -> Table:
     columns = ["error without", "with", "figure without", "with", *(["costs, ms"] if timed else [])]
     table = new_table("what each pin buys", "node", "type", *columns, numbers=len(columns))
     for pin in document["pins"]:
-        errors = error_text(pin["error_without"]), error_text(pin["error"])
+        errors = error_without_text(pin), error_text(pin["error"])
         figures = figure_text(document, pin["figure_without"]), figure_text(document, pin["figure"])
         cost = [fixed(pin["latency_ms"], 3)] if timed else []
         add_row(table, pin["node"], pin["op_type"], *errors, *figures, *cost)
@@ -121,12 +128,12 @@ def _closing(document: Document) -> Iterator[str]:
 def _standing(document: Document) -> Iterator[str]:
     node, found = document["node"], document["sensitivity"]
     first, second = node["ranks_of_halves"]
-    agree = trials.halves_agree((first, second), document["of"])
+    certain = trials.is_certain(found, (first, second), document["of"])
     all_nodes = "" if found["agreement"] is None else f" (all nodes: Spearman {found['agreement']:.2f})"
     yield f"rank {node['rank']} of {document['of']}, the most sensitive first"
     yield (
         f"the two halves of the samples put it at {first} and {second}: "
-        f"{'they agree' if agree else 'its rank is uncertain'}{all_nodes}"
+        f"{'they agree' if certain else 'its rank is uncertain'}{all_nodes}"
     )
 
 
@@ -143,8 +150,8 @@ def _meaning(measures: Document) -> Iterator[str]:
     everything, reverted = measures["all"]["nsr"], measures["reverted"] and measures["reverted"]["nsr"]
     if everything and reverted is not None:
         change = reverted / everything - 1
-        word = "lowers" if change < 0 else "raises"
-        yield f"back in float32 while all else is int8, it {word} the error by {abs(change):.1%}"
+        does = f"{'lowers' if change < 0 else 'raises'} the error by {abs(change):.1%}"
+        yield f"back in float32 while all else is as the recipe has it, it {does}"
     scores = [measures[name] and measures[name]["score"] for name in ("all", "reverted")]
     if None not in scores:
         yield f"and the metric goes from {fixed(scores[0])} to {fixed(scores[1])}"

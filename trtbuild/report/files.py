@@ -12,6 +12,7 @@ from trtbuild.errors import InputError
 from trtbuild.golden.gate import DIVERGED_DB
 from trtbuild.paths import check_writable, data_of, manifest_of
 from trtbuild.progress import say
+from trtbuild.recipe import tuned
 from trtbuild.report import annotate, html, junit
 from trtbuild.report.document import Checked, Document, check_time, json_text
 from trtbuild.ship import store
@@ -51,8 +52,7 @@ class ReportFiles:
             if where in taken:
                 raise InputError(f"{option} {path} is the file of {taken[where]}; give another name")
             taken[where] = option
-            check_writable(path, option)
-            _check_replaceable(option, path)
+            check_place(option, path, MARKS[option])
         data = data_of(self.annotate) if self.annotate else None
         if self.annotate and data and data.exists() and not self.annotate.exists():
             raise InputError(
@@ -87,16 +87,20 @@ def _own(engine: Engine, build: Build) -> Iterator[tuple[Path, str]]:
     yield engine.model.resolve(), "model itself"
     yield data_of(engine.model).resolve(), "model's weights"
     yield (engine.folder / RECIPE).resolve(), "recipe"
+    yield (engine.folder / tuned.NAME).resolve(), "file of tuned pins"
     yield build.artifact.resolve(), "build itself"
     yield data_of(build.artifact).resolve(), "build's weights"
     manifest = build.artifact.parent / store.MANIFEST if build.stored else manifest_of(build.artifact)
     yield manifest.resolve(), "build's manifest"
 
 
-def _check_replaceable(option: str, path: Path) -> None:
+def check_place(option: str, path: Path, mark: bytes) -> None:
+    """Raise InputError unless a report can be written there, over nothing but an earlier one, which has
+    `mark` in it."""
+    check_writable(path, option)
     if not path.exists():
         return
-    if path.stat().st_size and not _holds(path, MARKS[option]):
+    if path.stat().st_size and not _holds(path, mark):
         raise InputError(f"{option} {path} is there and is no such report; give another name or delete it")
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trtbuild.report.axis import Axis, nice
+from trtbuild.tune.trial import OWN
 
 Document = Mapping[str, Any]
 Trial = Mapping[str, Any]
 
-OWN = "the recipe without more pins"
-"""`why` of the trial that is the recipe as it stands."""
 LEAST_SQNR = "least SQNR of the outputs"
 """The figure where there is no metric."""
 FAR = 5
@@ -64,6 +63,12 @@ def error_text(value: float | None) -> str:
     return "infinite" if value is None else f"{value:.3g}"
 
 
+def error_without_text(pin: Mapping[str, Any]) -> str:
+    """Null stands for infinite here too, but where the search did not judge the best without this pin."""
+    judged = pin["error_without"] is not None or pin["figure_without"] is not None
+    return error_text(pin["error_without"]) if judged else "-"
+
+
 def sqnr_text(nsr: float | None) -> str:
     """The same in dB of signal to noise."""
     if nsr is None:
@@ -102,10 +107,7 @@ def limits_of(document: Document) -> dict[str, float]:
     """The lines that figures are held against, by what they are; none without a metric."""
     if document["golden"] is None:
         return {}
-    lines: dict[str, float] = {"golden": document["golden"]}
-    return (
-        lines if document["max_drop"] is None else {**lines, "gate": lines["golden"] - document["max_drop"]}
-    )
+    return {"golden": document["golden"], "gate": document["golden"] - document["max_drop"]}
 
 
 def counts(document: Document, trial: Trial) -> bool:
@@ -140,6 +142,7 @@ def pins_axis(document: Document, most: int) -> Axis:
     return Axis(low, max(math.ceil(max(pinned) / step) * step, low + step), step)
 
 
-def halves_agree(ranks: tuple[int, int], nodes: int) -> bool:
-    """Whether both halves of the samples put a node at about the same rank of so many."""
-    return abs(ranks[0] - ranks[1]) <= max(1, SIMILAR * nodes)
+def is_certain(sensitivity: Mapping[str, Any], ranks: tuple[int, int], nodes: int) -> bool:
+    """Whether both halves of the samples put a node at about the same rank of so many. Where their rankings
+    cannot be compared, as with one sample, they confirm nothing."""
+    return sensitivity["agreement"] is not None and abs(ranks[0] - ranks[1]) <= max(1, SIMILAR * nodes)

@@ -19,7 +19,7 @@ FIGURES = {
     "alone": "alone",
     "activations": "activations only",
     "weights": "weights only",
-    "reverted": "all but it",
+    "reverted": "recipe but it",
 }
 """Of a node's errors, as columns of noise-to-signal ratios."""
 BESIDE = {"kl": "alone: KL, nats", "score": "alone: score"}
@@ -28,7 +28,8 @@ BESIDE = {"kl": "alone: KL, nats", "score": "alone: score"}
 
 def html(document: Mapping[str, Any]) -> str:
     """Everything in the page is escaped, and it requests nothing: see `page`."""
-    nodes = document["sensitivity"]["nodes"] if document["sensitivity"] else []
+    found = document["sensitivity"]
+    nodes = found["nodes"] if found else []
     values = {
         "document": document,
         "generator": Markup(GENERATOR),
@@ -41,7 +42,7 @@ def html(document: Mapping[str, Any]) -> str:
         "nodes": sorted(nodes, key=lambda node: node["rank"]),
         "figures": FIGURES,
         "beside": {key: title for key, title in BESIDE.items() if _known(nodes, key)},
-        "certain": lambda node: trials.halves_agree(node["ranks_of_halves"], len(nodes)),
+        "certain": lambda node: trials.is_certain(found, node["ranks_of_halves"], len(nodes)),
         "sortable": _sortable,
     }
     return page("tune.html.jinja", ("report.css", "tune.css"), "report.js", values)

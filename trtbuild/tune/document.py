@@ -11,11 +11,12 @@ import trtbuild
 from trtbuild.model.model import Model
 from trtbuild.names import exactly
 from trtbuild.recipe import Pin, Tuned
-from trtbuild.recipe.tuned import Origin, Setting
+from trtbuild.recipe.tuned import Origin, Outcome, Setting
 from trtbuild.tune.findings import Findings, Judged
 from trtbuild.tune.judge import PASSED, WITH_MARGIN
+from trtbuild.tune.latency import Latencies
 
-OUTCOMES = {WITH_MARGIN: "passed with margin", PASSED: "passed", 0: "failed"}
+OUTCOMES: dict[int, Outcome] = {WITH_MARGIN: "passed with margin", PASSED: "passed", 0: "failed"}
 Document = dict[str, Any]
 
 
@@ -39,6 +40,7 @@ class Searched:
     own: int
     budget: float | None
     most: int
+    latencies: Latencies | None = None
 
 
 def compose(searched: Searched, findings: Findings, interrupted: bool) -> Document:
@@ -73,7 +75,7 @@ def compose(searched: Searched, findings: Findings, interrupted: bool) -> Docume
 def tuned_of(document: Document) -> Tuned:
     """What builds are to do, as the best trial did it."""
     best = document["trials"][document["best"] - 1]
-    outcome = "interrupted" if document["interrupted"] else document["outcome"]
+    outcome: Outcome = "interrupted" if document["interrupted"] else document["outcome"]
     return Tuned(
         tuned=Origin(model=document["model"]["sha256"], trtbuild=trtbuild.__version__, outcome=outcome),
         calibration=Setting(
@@ -141,7 +143,7 @@ def _pin(best: Judged, node: str, findings: Findings, searched: Searched) -> Doc
         "error_without": _finite(without.error) if without else None,
         "figure": _finite(best.judgement.figure),
         "figure_without": _finite(without.judgement.figure) if without else None,
-        "latency_ms": None,
+        "latency_ms": searched.latencies.cost_of([node]) if searched.latencies else None,
         "reason": reason,
     }
 

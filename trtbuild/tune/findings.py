@@ -70,9 +70,11 @@ def _merit(found: Judged) -> tuple[float, ...]:
 
 
 def _beats(other: Judged, found: Judged) -> bool:
-    """Whether it is at least as good in both, and better in one."""
-    ours, theirs = (found.pinned, -found.judgement.figure), (other.pinned, -other.judgement.figure)
-    return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
+    """Whether it is at least as good in both, and better in one; of equals the one with less error is."""
+    few = other.pinned <= found.pinned
+    good = other.judgement.figure >= found.judgement.figure
+    same = (other.pinned, other.judgement.figure) == (found.pinned, found.judgement.figure)
+    return few and good and (not same or (other.error, other.number) < (found.error, found.number))
 
 
 def ranked(found: Sequence[Measured]) -> list[Measured]:

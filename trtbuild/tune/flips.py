@@ -1,7 +1,8 @@
 """Single nodes the other way, int8 for float or float for int8, and what that does to the outputs.
 
-Nothing before a node changes with it, so the model is cut into stages. What lives at a cut is computed once;
-a flip runs its own stage, and from there on what all flips of the stage have in common.
+Nothing before a node changes with it, so the model is cut into stages. What lives where a flip starts is
+computed once; from there a flip runs to the end of its stage, and then what all flips of the stage have in
+common. Runs of single threads, one on each core, make more in a second than runs of all cores.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ Score = Callable[[int, Tensors], float]
 
 STATE_BYTES = 1.5e9
 """What all feeds may take between two stages, about: else they take turns."""
-_CUTS = 3  # the stage's start, its end, and the end of the next one, which is made ready meanwhile
+STAGES = 12
+"""Each costs a session from its end to the outputs; with fewer, the sessions of single flips are longer."""
 _WAITING = 32  # runs per core that may wait for one while the next stage is made ready
 _KINDS: dict[Part, tuple[Kind, ...]] = {
     "both": ("activations", "weights", "bias"),
@@ -174,27 +176,27 @@ class _Part:
 @dataclass(frozen=True)
 class _Stage:
     """start, end: positions in the graph; end is the next stage's start, or the graph's end. flips: the
-    numbers of those that happen inside."""
+    numbers of those that happen inside, and from where each runs."""
 
     start: int
     end: int
-    flips: tuple[int, ...]
+    flips: dict[int, int]
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A stage that runs. flips: from its start to its end, the other way. piece: the same, as the base has
-    it. rest: from there to the outputs. Each is None where it would make nothing that is asked for."""
+    """A stage that runs. flips: from where each starts to the stage's end. piece: all of the stage, as the
+    base has it. rest: from there to the outputs. Each is None where it makes nothing that is asked for."""
 
     flips: dict[int, _Part | None]
     piece: _Part | None
     rest: _Part | None
 
-    def measure(self, number: int, before: Tensors, after: Tensors, label: str) -> Tensors:
-        """The values at the outputs with this flip. before, after: the base's where the stage starts and
-        ends, and the outputs made so far."""
+    def measure(self, number: int, values: Tensors, label: str) -> Tensors:
+        """The values at the outputs with this flip. values: the base's where the flip starts and where the
+        stage ends, and the outputs made so far."""
         flip = self.flips[number]
-        seen = {**after, **(flip.run(before, label) if flip is not None else {})}
+        seen = {**values, **(flip.run(values, label) if flip is not None else {})}
         return {**seen, **(self.rest.run(seen, label) if self.rest is not None else {})}
 
 
@@ -215,15 +217,16 @@ class _Plan:
         self._stages = list(self._staged())
 
     def turns(self) -> Iterator[Sequence[int]]:
-        """The numbers of the feeds, as many at a time as may be held."""
+        """The numbers of the feeds, as many at a time as may be held, of a stage and of the next one, which
+        is made ready meanwhile."""
         feeds = self._reference.feeds
         largest = max(feeds, key=lambda feed: sum(array.nbytes for array in feed.feeds.values()))
         made = {str(value.name) for node in self._model.graph for value in node.outputs}
-        live = [self._flow.live(stage.start) for stage in self._stages]
-        named = sorted({name for names in live for name in names if name in made})
+        held = [self._held(stage) for stage in self._stages]
+        named = sorted({name for names in held for name in names if name in made})
         sizes = sizes_of(self._model, largest, named, "tuning")
-        most = max((sum(sizes.get(name, 0) for name in names) for names in live), default=0)
-        count = max(1, int(STATE_BYTES // max(1, _CUTS * most)))
+        most = max((sum(sizes.get(name, 0) for name in names) for names in held), default=0)
+        count = max(1, int(STATE_BYTES // max(1, 2 * most)))
         for first in range(0, len(feeds), count):
             yield range(first, min(first + count, len(feeds)))
 
@@ -231,71 +234,71 @@ class _Plan:
         """What to run on these feeds, flip by flip; each returns the flip, the feed, errors and outputs."""
         batches = [self._reference.feeds[feed] for feed in feeds]
         states = [dict(batch.feeds) for batch in batches]
-        if lead := self._part(0, self._stages[0].start):
-            states = self._on(pool, lead, states, batches, self._stages[0].start)
+        lead = self._part(0, self._stages[0].start, self._held(self._stages[0]))
+        states = self._on(pool, lead, states, batches)
         for stage in self._stages:
             opened = self._open(stage)
-            after = self._on(pool, opened.piece, states, batches, stage.end)
+            held = self._held(stage)
+            states = [{name: array for name, array in state.items() if name in held} for state in states]
+            states = self._on(pool, opened.piece, states, batches)
             for number in stage.flips:
                 for index, feed in enumerate(feeds):
-                    yield partial(self._run, opened, number, feed, states[index], after[index])
-            states = after
+                    yield partial(self._run, opened, number, feed, states[index])
 
     def _run(
-        self, opened: _Opened, number: int, feed: int, before: Tensors, after: Tensors
+        self, opened: _Opened, number: int, feed: int, state: Tensors
     ) -> tuple[int, int, float, float | None, Tensors]:
-        seen = opened.measure(number, before, after, self._reference.feeds[feed].label)
+        seen = opened.measure(number, state, self._reference.feeds[feed].label)
         nsr, kl = self._reference.nsr(feed, seen), self._reference.kl(feed, seen)
         return number, feed, nsr, kl, {name: seen[name] for name in self._scored}
 
     def _on(
-        self,
-        pool: Executor,
-        part: _Part | None,
-        states: Sequence[Tensors],
-        batches: Sequence[Batch],
-        end: int,
+        self, pool: Executor, part: _Part | None, states: Sequence[Tensors], batches: Sequence[Batch]
     ) -> list[Tensors]:
-        """The states at `end`: what lives there, and the outputs so far."""
-        needed = {*self._flow.live(end), *self._shown}
+        """The states, with what the part makes of them."""
+        if part is None:
+            return list(states)
+        made = pool.map(part.run, states, (batch.label for batch in batches))
+        return [{**state, **new} for state, new in zip(states, made, strict=True)]
 
-        def one(state: Tensors, batch: Batch) -> Tensors:
-            values = {**state, **(part.run(state, batch.label) if part is not None else {})}
-            return {name: array for name, array in values.items() if name in needed}
-
-        return list(pool.map(one, states, batches))
+    def _held(self, stage: _Stage) -> set[str]:
+        """What is known while a stage is measured: what lives where it starts, where its flips do and where
+        it ends, and the outputs."""
+        cuts = {stage.start, *stage.flips.values(), stage.end}
+        return {name for cut in cuts for name in self._flow.live(cut)} | set(self._shown)
 
     def _open(self, stage: _Stage) -> _Opened:
+        graph_end = len(self._switches.model.graph)
+        leaving = {*self._flow.live(stage.end), *self._shown}
         flips: dict[int, _Part | None] = {}
-        for number in stage.flips:
+        for number, start in stage.flips.items():
             flip = self._flips[number]
             with self._switches.flipped(flip.nodes, _KINDS[flip.part]):
-                flips[number] = self._part(stage.start, stage.end) if flip.nodes else None
-        graph_end = len(self._switches.model.graph)
-        return _Opened(flips, self._part(stage.start, stage.end), self._part(stage.end, graph_end))
+                flips[number] = self._part(start, stage.end, leaving) if flip.nodes else None
+        piece = self._part(stage.start, stage.end, self._held(stage))
+        return _Opened(flips, piece, self._part(stage.end, graph_end, self._shown))
 
-    def _part(self, start: int, end: int) -> _Part | None:
-        """From one position to the other: to what lives there and the outputs made on the way."""
-        wanted = dict.fromkeys([*self._flow.live(end), *self._shown])
-        made = [name for name in wanted if start <= self._flow.made[name] < end]
+    def _part(self, start: int, end: int, wanted: Iterable[str]) -> _Part | None:
+        """From one position to the other: to what is wanted of what is made there."""
+        made = [name for name in sorted(wanted) if start <= self._flow.made[name] < end]
         return _Part(part_of(self._switches.model, self._flow.live(start), made)) if made else None
 
     def _staged(self) -> Iterator[_Stage]:
-        """As many stages as can be: a flip lies in one, and arrays alone are handed over."""
+        """About STAGES of them: a flip lies in one, and arrays alone are handed over."""
         end = len(self._switches.model.graph)
         spans = [
             self._switches.span(flip.nodes) if flip.nodes else (end - 1, end - 1) for flip in self._flips
         ]
-        groups: list[tuple[int, list[int]]] = []
-        reach = -1
+        size = -(-len({first for first, _ in spans}) // STAGES)
+        stages: list[dict[int, int]] = []
+        reach = start = 0
         for number in sorted(range(len(spans)), key=spans.__getitem__):
             first, last = spans[number]
-            if not groups:
-                groups.append((first if self._flow.can_cut(first) else 0, []))
-            elif first > reach and self._flow.can_cut(first):
-                groups.append((first, []))
-            groups[-1][1].append(number)
+            start = first if self._flow.can_cut(first) else start
+            if not stages or (start > reach and len(set(stages[-1].values())) >= size):
+                stages.append({})
+            stages[-1][number] = start
             reach = max(reach, last)
-        ends = [start for start, _ in groups[1:]] + [end]
-        for (start, numbers), stop in zip(groups, ends, strict=True):
-            yield _Stage(start, stop, tuple(numbers))
+        starts = [min(flips.values()) for flips in stages]
+        for flips, start, stop in zip(stages, starts, [*starts[1:], end], strict=True):
+            yield _Stage(start, stop, flips)

@@ -12,6 +12,9 @@ from trtbuild import tables
 from trtbuild.collect.collect import Options
 from trtbuild.corrections import corrections_of
 from trtbuild.engine import Engine
+from trtbuild.errors import InputError
+from trtbuild.golden.metric_file import Metric
+from trtbuild.model import files
 from trtbuild.model.graph import node_name
 from trtbuild.model.model import Model
 from trtbuild.names import exactly
@@ -24,16 +27,16 @@ from trtbuild.rewrite.cut import with_outputs
 from trtbuild.rewrite.explicit import explicit
 from trtbuild.tables import Ranges
 from trtbuild.targets.base import Side
-from trtbuild.targets.session import infer, runner
+from trtbuild.targets.session import Tensors, infer, runner
 from trtbuild.targets.sides import OnnxRuntimeSide
 from trtbuild.targets.simulation import Simulation
-from trtbuild.tune.flips import Base, Flip, flip_between
+from trtbuild.tune.flips import Base, Flip, Score, flip_between
 from trtbuild.tune.reference import Reference
 from trtbuild.tune.sensitivity import Sensitivity, scan
 from trtbuild.tune.trial import Trial
 
-KEPT = 2
-"""Settings whose models are held at once: an equalized model is a copy."""
+KEPT_BYTES = 2e9
+"""What the models of settings may take that are held for when the same setting comes again."""
 
 
 class Lab:
@@ -50,6 +53,7 @@ class Lab:
         self._shards = tables.open_shards(engine.require_shards(), engine, model)
         self._order = [node_name(node) for node in model.graph]
         self._ranges: dict[Setting, Ranges] = {}
+        self._most_kept = max(1, int(KEPT_BYTES // max(files.weight_bytes(model.normalised), 1)))
 
     def engine_of(self, trial: Trial) -> Engine:
         """The engine whose recipe says what the trial does: its pins come first, so that the recipe's win."""
@@ -98,10 +102,15 @@ class Lab:
         before = self.precisions(trial)
         return [flip_between(node, before, self.precisions(self.with_pin(trial, node))) for node in nodes]
 
-    def scan(self, trial: Trial, feeds: int) -> Sensitivity:
-        """The sensitivity of every node, on the first feeds of the reference."""
+    def scan(self, trial: Trial, feeds: int, metric: Metric | None) -> Sensitivity:
+        """The sensitivity of every node, on the first feeds of the reference; by the metric too, where one is
+        given. Raises InputError for a metric and feeds that hold several samples."""
         base, recipe = self.base(trial), self.engine_of(trial).recipe
-        return scan(base.model, base.table, recipe.precision, recipe.pin, self.reference.first(feeds))
+        reference = self.reference.first(feeds)
+        score = _scorer(metric, reference, self._model) if metric is not None else None
+        name = metric.name if metric is not None else None
+        assert base.table is not None
+        return scan(base.model, base.table, recipe.precision, recipe.pin, reference, score, name)
 
     def written(self, trial: Trial) -> ir.Model:
         """The explicit model, its weights folded: to the bit what a build of it runs."""
@@ -125,8 +134,22 @@ class Lab:
     def _ranges_of(self, setting: Setting) -> Ranges:
         setting = setting.model_copy(update={"bias_correction": False})
         if setting not in self._ranges:
-            while len(self._ranges) >= KEPT:
+            while len(self._ranges) >= self._most_kept:
                 del self._ranges[next(iter(self._ranges))]
             engine = self.engine_of(Trial(setting))
             self._ranges[setting] = tables.ranges_of(engine, self._model, self._target, self._how)
         return self._ranges[setting]
+
+
+def _scorer(metric: Metric, reference: Reference, model: Model) -> Score:
+    if any(len(item.names) > 1 for item in reference.feeds):
+        raise InputError(
+            f"{model.path} has a fixed batch of several samples, which --score cannot tell apart; export it "
+            "with a dynamic batch axis, or leave --score out"
+        )
+
+    def score(index: int, seen: Tensors) -> float:
+        outputs = {name: seen[name] for name in model.checked_outputs if name in seen}
+        return metric(outputs, reference.feeds[index].names[0]).value
+
+    return score

@@ -32,11 +32,10 @@ class Latencies:
         """Raise InputError unless the nodes that were measured are nodes of this model. That its weights may
         be others, which changes no latency, is said."""
         names = {node.name for node in model.graph}
-        strangers = [node for node in self.fp32 if node not in names]
-        if strangers:
+        stranger = next((node for node in self.fp32 if node not in names), None)
+        if stranger is not None:
             raise InputError(
-                f"{self.path} is of another model than {model.path}: it has {len(strangers)} nodes that are "
-                f"not in this one, such as {strangers[0]!r}; {_MEASURE}"
+                f"{self.path} is of another model: {model.path} has no node {stranger!r}; {_MEASURE}"
             )
         if self.sha256 != model.sha256:
             say(f"note: {self.path} was measured with another file than {model.path}, of the same nodes")

@@ -112,9 +112,10 @@ class _Classes:
         if scores.shape != self.shape or not np.isfinite(scores).all():
             return float("inf")
         rows = _rows(scores, self.axis)
-        totals = np.log(np.maximum(rows.sum(axis=1), TINY)) if self.probabilities else _log_sum(rows)
+        rows = np.maximum(rows, TINY) if self.probabilities else rows
+        totals = np.log(rows.sum(axis=1)) if self.probabilities else _log_sum(rows)
         chosen = rows.reshape(-1)[self.positions]
-        logarithms = np.log(np.maximum(chosen, TINY)) if self.probabilities else chosen
+        logarithms = np.log(chosen) if self.probabilities else chosen
         terms = self.shares * (np.log(self.shares) - logarithms + totals[self.rows])
         return max(0.0, float(terms.sum()) / len(rows))
 

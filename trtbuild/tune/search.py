@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from trtbuild.golden.metric_file import Metric
 from trtbuild.progress import say
-from trtbuild.ranges.error import typical
+from trtbuild.ranges.error import clearly_less, typical
 from trtbuild.recipe.tuned import Setting
 from trtbuild.tune.findings import Findings, Judged, Measured, ranked
 from trtbuild.tune.flips import flipped
 from trtbuild.tune.journal import Journal
 from trtbuild.tune.judge import Judge, Judgement
 from trtbuild.tune.lab import Lab
+from trtbuild.tune.latency import Latencies
 from trtbuild.tune.sensitivity import Sensitivity
-from trtbuild.tune.trial import Trial
+from trtbuild.tune.trial import OWN, Trial
 
 METHODS = ("auto", "percentile:99.99", "minmax")
 EQUALIZE = 0.5
@@ -22,25 +26,43 @@ CORRECTED = 2
 """Settings that are tried with biases corrected too."""
 JUDGED = 3
 """Settings without pins that the gate judges."""
-PINNED = 2
-"""Settings that pins are searched for, one after the other, until one passes."""
-CANDIDATES = 12
-"""Nodes of either ranking that may be pinned."""
-SCANNED = 16
-FLIPPED = 32
+RACING = 6
+"""Settings that pins are searched for at once: the one that is best without pins need not be so with two."""
+JUDGED_A_ROUND = 2
+SCANNED = FLIPPED = 16
 """Feeds of the draw for the scan, and for the choice of the next pin, which is measured on the whole draw."""
-TRIED = 3
-"""Nodes that are measured before it is said that none lowers the error."""
+LEFT = 24
+"""Nodes that may be the next pin, after the first: those that would have helped most before."""
+MEASURED = 2
+"""Of these, how many are measured on the whole draw."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """most: nodes that may be pinned, the recipe's own among them. margin: go on until the gate passes with
-    one. repairs: equalization and bias correction are tried where the recipe does not ask for them."""
+    one. repairs: equalization and bias correction are tried where the recipe does not ask for them.
+    latencies: what pins cost; most_ms: what all may cost; by_latency: the next pin is the one that lowers the
+    error most for what it costs. score: the metric, where the sensitivity of nodes is to tell it too."""
 
     most: int
     margin: bool = True
     repairs: bool = True
+    latencies: Latencies | None = None
+    most_ms: float = math.inf
+    by_latency: bool = False
+    score: Metric | None = None
+
+
+_TINY = 1e-12
+_SHORTEST_MS = 1e-4
+"""Costs below count as this: one of nothing would make every gain infinite."""
+
+
+class _Racer(NamedTuple):
+    """A setting with the pins so far, and what may be the next."""
+
+    now: Measured
+    left: Sequence[str]
 
 
 class Search:
@@ -55,13 +77,11 @@ class Search:
 
     def run(self) -> Findings:
         """Raises what calibrating, running and scoring raise."""
-        self._try(Trial(self._own), "the recipe without more pins")
+        self._try(Trial(self._own), OWN)
         if not self._done:
             self._try_settings()
-        for measured in ranked(self.findings.measured)[:PINNED]:
-            if self._done:
-                break
-            self._try_pins(measured)
+        if not self._done:
+            self._try_pins()
         self._try_without()
         self._sensitivity(self._best.trial.with_pins(()))
         return self.findings
@@ -105,34 +125,64 @@ class Search:
             say(f"{trial.setting}: typical error {measured.error:.3g}")
             self.findings.measured.append(measured)
 
-    def _try_pins(self, measured: Measured) -> None:
-        """The pin that lowers the error most, and again, until the gate passes or no more may be set."""
-        now, left = measured, self._candidates(measured.trial)
-        while left and not self._done:
-            found = self._next(now, left)
-            if found is None:
-                say(f"{now.trial.setting}: no other pin within the budget lowers the error")
-                return
-            (node,) = set(found.trial.pins) - set(now.trial.pins)
-            self._try(found.trial, f"+ {node}")
-            now, left = found, [name for name in left if name != node]
+    def _try_pins(self) -> None:
+        """Each setting gets the pin that lowers its error most, and again, until the gate passes one of them
+        or no more may be set. From time to time the worse half is left behind."""
+        found = [each for each in ranked(self.findings.measured) if not each.trial.setting.bias_correction]
+        own = [each for each in self.findings.measured if each.trial.setting == self._own]
+        first = list({each.trial: each for each in [*own, *found[:RACING]]}.values())
+        racing = [_Racer(each, self._lab.candidates()) for each in first]
+        while racing := [further for each in racing if (further := self._further(each)) is not None]:
+            racing.sort(key=lambda each: each.now.error)
+            for each in racing[:JUDGED_A_ROUND]:
+                self._try_pinned(each.now)
+                if self._done:
+                    return
+            if len(racing[0].now.trial.pins) % 2 == 0:
+                racing = racing[: max(JUDGED_A_ROUND, len(racing) // 2)]
+        say("no more pins: the budget is used up, or none lowers the error")
 
-    def _candidates(self, trial: Trial) -> list[str]:
-        """Those nodes that do the most harm alone, and whose return to float helps most."""
-        nodes = {node.node: node for node in self._sensitivity(trial).nodes}
-        free = [name for name in self._lab.candidates() if name in nodes]
-        harm = sorted(free, key=lambda name: -nodes[name].alone.nsr)
-        help_ = sorted(free, key=lambda name: nodes[name].reverted.nsr if nodes[name].reverted else 0.0)
-        chosen = {*harm[:CANDIDATES], *help_[:CANDIDATES]}
-        return [name for name in free if name in chosen]
+    def _try_pinned(self, found: Measured) -> None:
+        """By the gate, and with biases corrected where that clearly brings the outputs nearer."""
+        why = f"{len(found.trial.pins)} pins" if len(found.trial.pins) > 1 else "a pin"
+        self._try(found.trial, why)
+        corrected = found.trial.with_setting(bias_correction=True)
+        if self._done or not self._limits.repairs or corrected == found.trial:
+            return
+        if clearly_less(self._errors(corrected), found.errors):
+            self._try(corrected, f"{why}, biases corrected")
 
-    def _next(self, now: Measured, nodes: Sequence[str]) -> Measured | None:
-        """The trial with the one pin more that lowers the error most; None where none does."""
-        errors = self._flipped(now.trial, nodes)
-        trials = [self._lab.with_pin(now.trial, node) for node in sorted(errors, key=errors.__getitem__)]
-        allowed = [trial for trial in trials if self._lab.precisions(trial).budgeted <= self._limits.most]
-        found = (Measured(trial, self._errors(trial)) for trial in allowed[:TRIED])
-        return next((measured for measured in found if measured.error < now.error), None)
+    def _further(self, racer: _Racer) -> _Racer | None:
+        """With one pin more; None where none is allowed, or lowers the error."""
+        now, left = racer
+        trials = {node: self._lab.with_pin(now.trial, node) for node in left}
+        allowed = [node for node in left if self._allowed(trials[node])]
+        if not allowed:
+            return None
+        errors = self._flipped(now.trial, allowed)
+        order = sorted(errors, key=lambda node: -self._gain(now, trials[node], errors[node]))
+        measured = [Measured(trials[node], self._errors(trials[node])) for node in order[:MEASURED]]
+        best = max(measured, key=lambda each: self._gain(now, each.trial, each.error))
+        if not best.error < now.error:
+            return None
+        say(f"{best.trial.setting}, {' + '.join(best.trial.pins)}: typical error {best.error:.3g}")
+        return _Racer(best, [node for node in order[:LEFT] if node not in best.trial.pins])
+
+    def _allowed(self, trial: Trial) -> bool:
+        fits = self._lab.precisions(trial).budgeted <= self._limits.most
+        return fits and self.cost_of(trial) <= self._limits.most_ms
+
+    def _gain(self, now: Measured, trial: Trial, error: float) -> float:
+        """By what factor a pin lowers the error, as a logarithm; by latency, of each millisecond."""
+        gain = math.log(max(now.error, _TINY)) - math.log(max(error, _TINY))
+        if not self._limits.by_latency or gain <= 0:
+            return gain
+        return gain / max(self.cost_of(trial) - self.cost_of(now.trial), _SHORTEST_MS)
+
+    def cost_of(self, trial: Trial) -> float:
+        """Milliseconds that the trial's pins cost, as far as that was measured."""
+        latencies = self._limits.latencies
+        return latencies.cost_of(trial.pins) if latencies is not None else 0.0
 
     def _try_without(self) -> None:
         """The best trial without each of its pins, until none can go."""
@@ -180,17 +230,21 @@ class Search:
         return self._journal.recall("pins", of, measure, dict, dict)
 
     def _sensitivity(self, trial: Trial) -> Sensitivity:
-        """Of every node in the trial's setting. That of the setting first asked for is part of the
-        findings."""
-        found = self._journal.recall(
-            "sensitivity",
-            {**trial.to_dict(), "feeds": SCANNED},
-            lambda: self._lab.scan(trial, SCANNED),
-            Sensitivity.to_dict,
-            Sensitivity.from_dict,
-        )
+        """That of the setting first asked for is part of the findings."""
+        found = sensitivity(self._lab, self._journal, trial, self._limits.score)
         self.findings.sensitivity = self.findings.sensitivity or found
         return found
+
+
+def sensitivity(lab: Lab, journal: Journal, trial: Trial, score: Metric | None) -> Sensitivity:
+    """Of every node, with the setting of the trial. score: what each is to be scored with too."""
+    return journal.recall(
+        "sensitivity",
+        {**trial.to_dict(), "feeds": SCANNED, "score": score.name if score else None},
+        lambda: lab.scan(trial, SCANNED, score),
+        Sensitivity.to_dict,
+        Sensitivity.from_dict,
+    )
 
 
 def described(found: Judged) -> str:

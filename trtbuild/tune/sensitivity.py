@@ -201,7 +201,10 @@ _ALL = Flip("", ())
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """The correlation of the ranks, those of equal numbers averaged; None where one side's are all equal."""
+    """The correlation of the ranks, those of equal numbers averaged; None where one side's are all equal, or
+    there are none."""
+    if not len(one):
+        return None
     ranks = np.stack([_averaged_ranks(one), _averaged_ranks(other)])
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     norms = np.sqrt(np.square(centred).sum(axis=1))

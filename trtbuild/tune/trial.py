@@ -8,6 +8,10 @@ from typing import Any
 from trtbuild.recipe.tuned import Setting
 
 
+OWN = "the recipe without more pins"
+"""What the first trial is called."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """pins: the nodes held at float32 beside those that the recipe pins, in graph order."""

@@ -1,4 +1,4 @@
-"""IExecutionContext: shapes, addresses, and runs that compute nothing but take time on a double of libcudart."""
+"""IExecutionContext: shapes, addresses, and runs that only take time, on a double of libcudart."""
 
 from __future__ import annotations
 

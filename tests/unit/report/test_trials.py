@@ -37,6 +37,7 @@ def test_what_the_gate_said(given, wanted):
 
 def test_figures_as_text():
     assert trials.fixed(-0.00001) == "0.0000"
+    assert trials.fixed(0.12345) == "0.1235"
     assert trials.fixed(-0.0126, 2) == "-0.01"
     assert trials.fixed(None) == "-"
     assert trials.interval_text((-0.015, 0.0)) == "-0.0150 to 0.0000"
@@ -81,24 +82,25 @@ def test_three_quarters_are_drawn_to_scale_however_far_below():
     document = tuned()
     for row in document["trials"][:10]:
         row |= {"figure": 0.1, "front": False}
-    assert trials.figures_axis(document, 10, intervals=False).low == pytest.approx(0.1)
+    assert trials.figures_axis(document, 10, intervals=False).low <= 0.1
 
 
 def test_intervals_are_on_the_scale_where_they_are_drawn():
     document = single()
     without, with_them = (trials.figures_axis(document, 10, intervals=yes) for yes in (False, True))
-    assert without.high < 1.0 < 1.005 <= with_them.high
+    assert without.high < 1.0
+    assert with_them.high >= 1.005
     document["trials"][0]["interval"] = None
     assert trials.figures_axis(document, 10, intervals=True) == without
 
 
 def test_no_figure_no_scale():
     assert trials.figures_axis(single(figure=None), 10, intervals=True) is None
-    document = {**tuned(), **{"metric": None, "golden": None, "max_drop": None}}
-    for row in document["trials"][:-1]:
-        row |= {"figure": None, "front": False}
-    document["trials"][-1] |= {"interval": None}
-    assert trials.figures_axis(document, 10, intervals=True).low <= 0.9925
+    document = without_metric()
+    document["trials"][-1]["figure"] = None
+    for row in document["trials"]:
+        row["front"] = False
+    assert trials.figures_axis(document, 10, intervals=True).high >= 36, "none that counts, but others"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_no_figure_no_scale():
         ((0,), (0, 1, 1)),
         ((5,), (5, 6, 1)),
         ((0, 8), (0, 8, 1)),
-        ((3, 25), (0, 30, 5)),
+        ((3, 25), (0, 25, 5)),
         ((100, 108), (100, 108, 1)),
         ((0, 301), (0, 350, 50)),
     ],
@@ -117,8 +119,10 @@ def test_pins_are_whole_numbers(pinned, wanted):
     assert trials.pins_axis(document, 10) == Axis(*wanted)
 
 
-def test_halves_agree_within_a_tenth_of_the_nodes():
-    assert trials.halves_agree((1, 6), 51)
-    assert not trials.halves_agree((1, 14), 51)
-    assert trials.halves_agree((2, 1), 3)
-    assert not trials.halves_agree((3, 1), 3)
+def test_a_rank_is_certain_where_the_halves_agree_within_a_tenth_of_the_nodes():
+    halves = {"agreement": 0.5}
+    assert trials.is_certain(halves, (1, 6), 51)
+    assert not trials.is_certain(halves, (1, 14), 51)
+    assert trials.is_certain(halves, (2, 1), 3)
+    assert not trials.is_certain(halves, (3, 1), 3)
+    assert not trials.is_certain({"agreement": None}, (1, 1), 51)
