@@ -4,17 +4,18 @@
 
 Run engines/ocr-rec/prepare.py first. All calibrate on the engine's shards (64 lines) and quantize Conv and
 MatMul: ONNX Runtime's quantize_static (min-max, percentile 99.99), where an interpreter that has it is named
-NVIDIA ModelOpt (max, entropy), and trtbuild. The rivals get the model in opset 18 and through ONNX Runtime's
-own pre-processing: as it is, its weights are Constant nodes, and both make it answer nothing but blanks. What
-they write is run in ONNX Runtime with optimisations off, on lines that none of them has seen (another seed).
-`drop` is what the mean lost against FP32, with its 95 % confidence interval over the same lines. With --json
-one document on stdout.
+NVIDIA ModelOpt (max, entropy), and trtbuild, also tuned: `trtbuild tune` without the recipe's pins. The
+rivals get the model in opset 18 and through ONNX Runtime's own pre-processing: as it is, its weights are
+Constant nodes, and both make it answer nothing but blanks. What they write is run in ONNX Runtime with
+optimisations off, on lines that none of them has seen (another seed). `drop` is what the mean lost against
+FP32, with its 95 % confidence interval over the same lines. With --json one document on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.lines import ENGINE, render
 from calibrators.shards import ShardSet
+from trtbuild import tuning
 from trtbuild.engine import open_engine
 from trtbuild.functions import from_file
 from trtbuild.golden.scores import Paired
@@ -36,19 +38,23 @@ from trtbuild.model.model import Model
 from trtbuild.pipeline import build
 from trtbuild.progress import track
 from trtbuild.targets.session import infer, runner
+from trtbuild.targets.simulation import Simulation
 
 SCHEMA_VERSION = 1
 SEED, BATCH = 4242, 8
-UNPINNED = ("pin=[]",)
+AS_WRITTEN = ("tuned=false",)
+UNPINNED = (*AS_WRITTEN, "pin=[]")
 OURS = {
     "min-max": (*UNPINNED, "calibration.method=minmax"),
     "percentile 99.99": (*UNPINNED, "calibration.method=percentile", "calibration.percentile=99.99"),
     "auto": (*UNPINNED, "calibration.method=auto"),
     "auto, equalized": (*UNPINNED, "calibration.method=auto", "calibration.equalize=0.5"),
     "percentile 99.99, biases corrected": (*UNPINNED, "calibration.bias_correction=true"),
-    "percentile 99.99, the recipe's five pins": (),
+    "percentile 99.99, the recipe's five pins": AS_WRITTEN,
 }
 """trtbuild's recipes: overrides of engines/ocr-rec/recipe.toml."""
+TUNED = {"tuned": True, "tuned without repairs": False}
+"""Whether tune may repair."""
 RIVALS = {"max": "ModelOpt, max", "entropy": "ModelOpt, entropy"}
 
 
@@ -128,6 +134,21 @@ def quantized(model: Path, folder: Path, modelopt: str | None) -> Iterator[tuple
         path = folder / f"trtbuild-{number}.onnx"
         build(open_engine(str(ENGINE), overrides), "onnxruntime", path)
         yield f"trtbuild, {name}", path
+    for name, repairs in TUNED.items():
+        path = folder / f"trtbuild-tuned-{repairs}.onnx"
+        found = tuned(folder / f"engine-{repairs}", repairs, path)
+        yield f"trtbuild, {name} ({found})", path
+
+
+def tuned(engine: Path, repairs: bool, path: Path) -> str:
+    """Tune a copy of the engine without its pins, from nothing, on its 400 validation lines, and build what
+    was found into `path`; returns what that is."""
+    shutil.copytree(ENGINE, engine, ignore=shutil.ignore_patterns("builds", "tuned.toml", "__pycache__"))
+    options = tuning.Options(repairs=repairs)
+    document = tuning.tune(open_engine(str(engine), UNPINNED), Simulation(), options)
+    build(open_engine(str(engine), ("pin=[]",)), "onnxruntime", path)
+    best = document["trials"][document["best"] - 1]
+    return f"{best['label']}, {best['pinned']} pins"
 
 
 def pre_processed(model: Path, folder: Path) -> Path:
@@ -185,11 +206,11 @@ def row(side: str, scores: list[float], golden: list[float]) -> dict[str, Any]:
 
 
 def show(document: dict[str, Any]) -> None:
-    print(f"{'exact match on ' + str(document['samples']) + ' new lines':52}{'':8}{'lost':>9}  95 %")
-    print(f"{'FP32':52}{document['fp32']:8.4f}")
+    print(f"{'exact match on ' + str(document['samples']) + ' new lines':72}{'':8}{'lost':>9}  95 %")
+    print(f"{'FP32':72}{document['fp32']:8.4f}")
     for found in document["sides"]:
         low, high = found["interval"]
-        print(f"{found['side']:52}{found['exact_match']:8.4f}{found['drop']:9.4f}  {low:.4f} to {high:.4f}")
+        print(f"{found['side']:72}{found['exact_match']:8.4f}{found['drop']:9.4f}  {low:.4f} to {high:.4f}")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ def main() -> int:
         )
         return 2
     with tempfile.TemporaryDirectory() as folder:
-        candidate = build(open_engine(str(ENGINE)), "onnxruntime", Path(folder) / "int8.onnx").artifact
+        candidate = build(
+            open_engine(str(ENGINE), ("tuned=false",)), "onnxruntime", Path(folder) / "int8.onnx"
+        ).artifact
         case = Case(candidate, arguments.samples)
         document = {
             "schema_version": SCHEMA_VERSION,

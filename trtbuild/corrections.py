@@ -37,8 +37,8 @@ def corrections_of(
         return {}
     if target.implicit:
         raise InputError(
-            "biases cannot be corrected in implicit mode, where nobody knows what runs in int8: remove "
-            "calibration.bias_correction, or build with --mode explicit (TensorRT 10 and later)"
+            "biases cannot be corrected in implicit mode, where nobody knows what runs in int8: build with "
+            f"--mode explicit (TensorRT 10 and later), or {engine.without('bias_correction')}"
         )
     if ranges.file is not None:
         return _given(ranges.file, precisions)

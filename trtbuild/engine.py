@@ -41,6 +41,12 @@ class Engine:
         labels = self.recipe.validation.labels
         return self.folder / labels if labels else None
 
+    def without(self, repair: str) -> str:
+        """What to do so that `calibration.<repair>` is not asked for, for messages."""
+        if self.tuned is not None and getattr(self.tuned.calibration, repair):
+            return f"{tuned_file.NAME} asks for it: run tune again with --no-repairs, or --set tuned=false"
+        return f"remove calibration.{repair}"
+
     def require_shards(self) -> Path:
         """The folder of calibration shards. Raises InputError for a bare model without `--calib`."""
         if self.shards is None:

@@ -74,7 +74,7 @@ def equalized(engine: Engine, model: Model, target: Target, shards: ShardSet, ho
     alpha = engine.recipe.calibration.equalize
     if alpha is None:
         return model
-    _check_explicit(target)
+    _check_explicit(target, engine)
     key = TableKey(model.sha256, calibration.samples_of(shards), f"equalize {alpha}")
     path = engine.builds / "ranges" / f"{key.digest()}.equalized.json" if engine.builds is not None else None
     found = equalization.stored(model, key, path) if path is not None else None
@@ -88,11 +88,11 @@ def equalized(engine: Engine, model: Model, target: Target, shards: ShardSet, ho
     return found
 
 
-def _check_explicit(target: Target) -> None:
+def _check_explicit(target: Target, engine: Engine) -> None:
     if target.implicit:
         raise InputError(
-            "an equalized model cannot be built in implicit mode, which takes the model file as it is: "
-            "remove calibration.equalize, or build with --mode explicit (TensorRT 10 and later)"
+            "an equalized model cannot be built in implicit mode, which takes the model file as it is: build "
+            f"with --mode explicit (TensorRT 10 and later), or {engine.without('equalize')}"
         )
 
 
@@ -219,7 +219,7 @@ def _given(path: Path, engine: Engine, model: Model, target: Target) -> Ranges:
     if other or (wanted and not set(wanted) & set(file.table.ranges)):
         raise InputError(f"{file.label} was calibrated for another model than {model.path}; calibrate again")
     if file.scaled:
-        _check_explicit(target)
+        _check_explicit(target, engine)
         say(f"equalized: {len(file.scaled)} tensors, as {file.label} says")
     elif calibration.of_equalized(file.table.key):
         raise InputError(

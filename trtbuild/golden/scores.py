@@ -53,9 +53,18 @@ class Paired:
         FEW samples changed it knows too little of those that do: then it is at least as wide as what so many
         samples may hide on either side (`unseen`).
         """
-        drops = np.subtract(self.reference, self.candidate)
-        if drops.size == 1:
+        if self.samples == 1:
             return None
+        low, high = self._resampled
+        if np.count_nonzero(np.subtract(self.reference, self.candidate)) < FEW:
+            hidden = unseen(self.samples) * self._span
+            low, high = min(low, self.drop - hidden), max(high, self.drop + hidden)
+        return low, high
+
+    @cached_property
+    def _resampled(self) -> tuple[float, float]:
+        """The percentile bootstrap's interval."""
+        drops = np.subtract(self.reference, self.candidate)
         rng = np.random.default_rng(self.seed)
         rows = max(1, _AT_ONCE // drops.size)
         means = np.concatenate(
@@ -65,9 +74,6 @@ class Paired:
             ]
         )
         low, high = np.quantile(means, [TAIL, 1 - TAIL]).tolist()
-        if np.count_nonzero(drops) < FEW:
-            hidden = unseen(self.samples) * self._span
-            low, high = min(low, self.drop - hidden), max(high, self.drop + hidden)
         return low, high
 
     @property
@@ -87,11 +93,12 @@ class Paired:
 
     def samples_needed(self, tolerance: float) -> int | None:
         """About how many samples, a million at most, would tell that the drop is at most `tolerance`, if it
-        stays what it is: the interval narrows with the root of their number. None where no number would."""
+        stays what it is: what resampling tells narrows with the root of their number, what they may hide with
+        their number. None where no number would."""
         room = tolerance - self.drop
         if self.interval is None or room <= 0:
             return None
-        half = (self.interval[1] - self.drop) / room
+        half = (self._resampled[1] - self.drop) / room
         hidden = math.log(TAIL) / math.log1p(-min(room / self._span, 0.5)) if self._span else 0.0
         return math.ceil(min(MOST, max(self.samples * min(half, MOST) ** 2, hidden)))
 

@@ -22,6 +22,7 @@ from trtbuild.collect.counting import cores
 from trtbuild.collect.memory import sizes_of
 from trtbuild.errors import InputError, one_line
 from trtbuild.model.model import Model
+from trtbuild.names import exactly
 from trtbuild.precision.map import PrecisionMap
 from trtbuild.precision.rules import resolve
 from trtbuild.progress import track
@@ -116,7 +117,10 @@ def pin_flips(
     """What one more pin, to float32 of each of `nodes`, changes; those that it changes nothing of are left
     out."""
     before = resolve(model, section, pins)
-    flips = [flip_between(name, before, resolve(model, section, [*pins, Pin(name=name)])) for name in nodes]
+    flips = [
+        flip_between(name, before, resolve(model, section, [*pins, Pin(name=exactly(name))]))
+        for name in nodes
+    ]
     return [flip for flip in flips if flip.nodes]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from trtbuild.recipe.tuned import Setting
 
-
 OWN = "the recipe without more pins"
 """What the first trial is called."""
 

