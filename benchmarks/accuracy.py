@@ -39,6 +39,7 @@ from trtbuild.pipeline import build
 from trtbuild.progress import track
 from trtbuild.targets.session import infer, runner
 from trtbuild.targets.simulation import Simulation
+from trtbuild.tune.options import Options
 
 SCHEMA_VERSION = 1
 SEED, BATCH = 4242, 8
@@ -144,7 +145,7 @@ def tuned(engine: Path, repairs: bool, path: Path) -> str:
     """Tune a copy of the engine without its pins, from nothing, on its 400 validation lines, and build what
     was found into `path`; returns what that is."""
     shutil.copytree(ENGINE, engine, ignore=shutil.ignore_patterns("builds", "tuned.toml", "__pycache__"))
-    options = tuning.Options(repairs=repairs)
+    options = Options(repairs=repairs)
     document = tuning.tune(open_engine(str(engine), UNPINNED), Simulation(), options)
     build(open_engine(str(engine), ("pin=[]",)), "onnxruntime", path)
     best = document["trials"][document["best"] - 1]

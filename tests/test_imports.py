@@ -38,6 +38,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("locate",),
     ("pipeline", "validation"),
+    ("finalists",),
     ("tuning",),
     ("doctor", "render", "bench"),
     ("cli",),

@@ -14,7 +14,6 @@ from trtbuild.errors import InputError
 from trtbuild.golden import check as golden
 from trtbuild.golden import metric_file
 from trtbuild.golden.activations import GIGABYTE, Activations, RecalledSide
-from trtbuild.golden.metric_file import Metric
 from trtbuild.golden.scoring import Baseline
 from trtbuild.golden.stored import check_place, open_stored, save
 from trtbuild.golden.verdict import Verdict
@@ -65,7 +64,7 @@ def check(engine: Engine, build: Build, how: Options = DEFAULT) -> Checked:
             _check_build(each, engine, model)
     every = tables.open_shards(engine.require_samples(), engine, model)
     shards, drawn = _drawn(every, engine, how)
-    metric = metric_of(engine)
+    metric = metric_file.metric_of(engine)
     request, target = manifest.request_of(build, engine, model), _target(build)
     golden_side = open_stored(how.golden, model, every) if how.golden else _golden(engine, request, target)
     if how.save_golden is not None:
@@ -125,14 +124,6 @@ def _drawn(every: ShardSet, engine: Engine, how: Options) -> tuple[ShardSet, Dra
         return every.drawn(how.draw, how.seed), Drawn(how.draw, how.seed)
     except CalibratorError as error:
         raise InputError(f"--draw {how.draw}: {engine.samples} has {every.samples} samples") from error
-
-
-def metric_of(engine: Engine) -> Metric | None:
-    """The task metric of the recipe, if it names one. Raises InputError when it cannot be loaded."""
-    reference = engine.recipe.validation.metric
-    if reference is None or engine.labels is None:
-        return None
-    return metric_file.load(reference, engine.folder, engine.labels)
 
 
 def _target(build: Build) -> Target:

@@ -12,7 +12,7 @@ from trtbuild.cli.options import MODE, PIN, TARGET, collecting, common, show, ta
 from trtbuild.errors import ExitCode
 
 if TYPE_CHECKING:
-    from trtbuild.collect.collect import Options
+    from trtbuild.collect.collect import Options as Collecting
 
 
 @click.command()
@@ -93,7 +93,7 @@ def tune(
     explain: str | None,
     output: Path | None,
     html: Path | None,
-    how: Options,
+    how: Collecting,
     overrides: tuple[str, ...],
     as_json: bool,
     verbose: bool,
@@ -107,10 +107,9 @@ def tune(
     from trtbuild.report.files import check_place
     from trtbuild.ship.store import write_text
     from trtbuild.targets.choose import by_name
+    from trtbuild.tune.options import Options
 
-    options = tuning.Options(
-        draw, seed, budget, margin, repairs, score, latency, budget_ms, by == "latency", output
-    )
+    options = Options(draw, seed, budget, margin, repairs, score, latency, budget_ms, by == "latency", output)
     if explain is not None:
         opened = open_engine(engine, with_mode(overrides, mode), pins)
         show(tuning.explain(opened, explain, options, how), as_json, render.explain)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtbuild.engine import Engine
 from trtbuild.errors import InputError
 from trtbuild.functions import from_file
 from trtbuild.names import nearest
@@ -81,6 +82,14 @@ def load(reference: str, folder: Path, labels: Path) -> Metric:
     """
     file, _, function = reference.rpartition(":")
     return Metric(reference, from_file(folder / file, function, "metric"), _labels(labels))
+
+
+def metric_of(engine: Engine) -> Metric | None:
+    """The task metric of the recipe, if it names one. Raises InputError when it cannot be loaded."""
+    reference = engine.recipe.validation.metric
+    if reference is None or engine.labels is None:
+        return None
+    return load(reference, engine.folder, engine.labels)
 
 
 def _labels(path: Path) -> dict[str, Any]:

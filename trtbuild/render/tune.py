@@ -122,6 +122,10 @@ def _closing(document: Document) -> Iterator[str]:
     if found := document["sensitivity"]:
         ranked = sorted(found["nodes"], key=lambda node: node["rank"])
         yield from some(f"most sensitive of {len(ranked)} nodes", [node["node"] for node in ranked])
+    for found in document["engines"]:
+        outcome = "passes" if found["passed"] else "fails"
+        figure = figure_text(document, found["figure"])
+        yield f"trial {found['number']} as an engine: {outcome}, {figure} (build {found['build']})"
     yield f"written: {document['written']}" if document["written"] else "nothing was written"
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtbuild.report.axis import polyline
-from trtbuild.report.trials import OWN, counts, figures_axis, front_of, limits_of, pins_axis
+from trtbuild.report.trials import counts, figures_axis, front_of, limits_of, pins_axis
+from trtbuild.tune.trial import OWN
 
 WIDTH, HEIGHT, LEFT, RIGHT = 1000, 372, 66, 900
 TOP, BOTTOM = 16, 308

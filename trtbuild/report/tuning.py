@@ -13,6 +13,7 @@ from markupsafe import Markup
 import trtbuild
 from trtbuild.report import pareto, trials
 from trtbuild.report.page import page
+from trtbuild.tune.trial import OWN
 
 GENERATOR = '<meta name="generator" content="tune, trtbuild'
 FIGURES = {
@@ -37,7 +38,7 @@ def html(document: Mapping[str, Any]) -> str:
         "best": trials.best_of(document),
         "plot": pareto.of(document),
         "geometry": pareto,
-        "own": trials.OWN,
+        "own": OWN,
         "words": trials,
         "nodes": sorted(nodes, key=lambda node: node["rank"]),
         "figures": FIGURES,

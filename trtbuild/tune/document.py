@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import trtbuild
@@ -13,10 +13,8 @@ from trtbuild.names import exactly
 from trtbuild.recipe import Pin, Tuned
 from trtbuild.recipe.tuned import Origin, Outcome, Setting
 from trtbuild.tune.findings import Findings, Judged
-from trtbuild.tune.judge import PASSED, WITH_MARGIN
 from trtbuild.tune.latency import Latencies
 
-OUTCOMES: dict[int, Outcome] = {WITH_MARGIN: "passed with margin", PASSED: "passed", 0: "failed"}
 Document = dict[str, Any]
 
 
@@ -58,7 +56,7 @@ def compose(searched: Searched, findings: Findings, interrupted: bool) -> Docume
         "own_pins": searched.own,
         "budget": searched.budget,
         "most_pins": searched.most,
-        "outcome": OUTCOMES[best.judgement.level],
+        "outcome": findings.outcome,
         "best": best.number,
         "interrupted": interrupted,
         "trials": [_trial(each, searched.lowerable, each.number in front) for each in findings.judged],
@@ -68,6 +66,7 @@ def compose(searched: Searched, findings: Findings, interrupted: bool) -> Docume
         ],
         "pins": [_pin(best, node, findings, searched) for node in best.trial.pins],
         "sensitivity": findings.sensitivity.to_dict() if findings.sensitivity else None,
+        "engines": [asdict(each) for each in findings.engines],
         "written": None,
     }
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trtbuild.ranges.error import clearly_less, typical
-from trtbuild.tune.judge import Judgement
+from trtbuild.recipe.tuned import Outcome
+from trtbuild.tune.judge import PASSED, WITH_MARGIN, Judgement
 from trtbuild.tune.sensitivity import Sensitivity
 from trtbuild.tune.trial import Trial
+
+OUTCOMES: dict[int, Outcome] = {WITH_MARGIN: "passed with margin", PASSED: "passed", 0: "failed"}
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,49 @@ class Judged(Measured):
     judgement: Judgement
 
 
+@dataclass(frozen=True)
+class OnEngine:
+    """What the golden check said of a trial that was built for the target. figure: as in `Judgement`."""
+
+    number: int
+    build: str
+    passed: bool
+    figure: float | None
+
+
 @dataclass
 class Findings:
-    """Grows while the search runs. measured: trials without pins, on the draw alone."""
+    """Grows while the search runs. measured: trials without pins, on the draw alone. engines: of the trials
+    that were built as engines, in the order in which that was done."""
 
     judged: list[Judged] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     sensitivity: Sensitivity | None = None
+    engines: list[OnEngine] = field(default_factory=list)
 
     @property
     def best(self) -> Judged | None:
         """Of those that pass with a margin the one with the fewest pins; else of those that pass, or of all,
         the one with the largest figure."""
-        return max(self.judged, key=_merit, default=None)
+        return next(iter(self.by_merit()), None)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the best. Raises ValueError before any trial was judged."""
+        if self.best is None:
+            raise ValueError("nothing was judged")
+        return OUTCOMES[0 if self.best.number in self.refused else self.best.judgement.level]
+
+    @property
+    def refused(self) -> set[int]:
+        """The numbers of the trials whose engines fail the gate."""
+        return {each.number for each in self.engines if not each.passed}
+
+    def by_merit(self) -> list[Judged]:
+        """The best first; last those whose engines fail the gate."""
+        return sorted(
+            self.judged, key=lambda each: (each.number not in self.refused, _merit(each)), reverse=True
+        )
 
     def front(self) -> set[int]:
         """The numbers of the trials to which none with as few pins is better."""

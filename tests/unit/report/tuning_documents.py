@@ -100,6 +100,7 @@ def tuned() -> Document:
                 for rank, index in enumerate([*ORDER, *(i for i in range(NODES) if i not in ORDER)], 1)
             ],
         },
+        "engines": [],
         "written": "engines/ocr-rec/tuned.toml",
     }
 
@@ -118,7 +119,7 @@ def single(**given: Any) -> Document:
     """The recipe passes as it is: one trial."""
     only = {**trial(1, [], 0.9925, why="the recipe without more pins", front=True), **given}
     gate = "failed" if not only["passed"] else "passed with margin" if only["margin"] else "passed"
-    nothing: Document = {"settings": [], "pins": [], "sensitivity": None, "written": None}
+    nothing: Document = {"settings": [], "pins": [], "sensitivity": None, "engines": [], "written": None}
     return {**tuned(), "trials": [only], "best": 1, "outcome": gate, **nothing}
 
 
