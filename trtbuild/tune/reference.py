@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrators.shards import Batch, ShardSet
+from trtbuild.errors import InputError
 from trtbuild.golden.classes import SUM_TOLERANCE, TINY
 from trtbuild.model.model import Model
-from trtbuild.progress import track
+from trtbuild.progress import say, track
 from trtbuild.ranges.error import error
 from trtbuild.ranges.judged import judged_outputs
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.targets.session import Tensors, infer, runner
 
+HELD_BYTES = 2e9
+"""What all expected outputs may take, about: fewer samples where they would take more."""
 _NEGLIGIBLE = 1e-9
 """Classes with less probability than this in the golden are left out of the KL divergence."""
 
@@ -50,11 +53,13 @@ class Reference:
     def of(cls, model: Model, shards: ShardSet, class_axes: Mapping[str, int]) -> Reference:
         """Run all samples of `shards` through the float model. class_axes: of the outputs that have classes.
 
-        Raises InputError when a sample cannot be run.
+        Raises InputError when a sample cannot be run, and for a model none of whose outputs can be compared.
         """
         judged = judged_outputs(model)
+        if not judged:
+            raise InputError(f"{model.path}: no output can be compared, so there is nothing to judge pins by")
         outputs = [name for name in class_axes if name in model.checked_outputs and name not in model.hidden]
-        feeds, expected = [], []
+        feeds, expected, held = [], [], 0
         shown = with_outputs(model.normalised, [*dict.fromkeys([*judged, *outputs])], cut=True)
         with runner(shown, "golden") as active:
             for item in track(shards.batches(1), "golden, samples", shards.samples, lambda b: len(b.names)):
@@ -63,6 +68,12 @@ class Reference:
                 known = {name: found for name, found in classes.items() if found is not None}
                 feeds.append(item)
                 expected.append(Expected({name: seen[name] for name in judged}, known))
+                held += sum(array.nbytes for array in seen.values())
+                if held > HELD_BYTES:
+                    say(
+                        f"note: the outputs of {len(feeds)} samples take {held / 1e9:.1f} GB: no more are drawn"
+                    )
+                    break
         return cls(feeds, judged, outputs, expected)
 
     def first(self, count: int) -> Reference:

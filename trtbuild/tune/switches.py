@@ -20,6 +20,32 @@ from trtbuild.rewrite.biases import CORRECTED, Corrections, biases, with_biases
 from trtbuild.rewrite.explicit import explicit
 
 Kind = Literal["activations", "weights", "bias"]
+Part = Literal["both", "activations", "weights"]
+KINDS: dict[Part, tuple[Kind, ...]] = {
+    "both": ("activations", "weights", "bias"),
+    "activations": ("activations",),
+    "weights": ("weights",),
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What runs but for a flip. biases: the corrections of its int8 nodes; {} for none."""
+
+    model: Model
+    precisions: PrecisionMap
+    table: RangeTable | None
+    biases: Corrections
+
+
+@dataclass(frozen=True)
+class Flip:
+    """node: what the flip is called by. nodes: all that go the other way with it; without any it is the base
+    itself. part: which of their inputs do; other than "both" only from float to int8."""
+
+    node: str
+    nodes: tuple[str, ...]
+    part: Part = "both"
 
 
 @dataclass(frozen=True)
@@ -42,7 +68,7 @@ class Switches:
     turned to the other. It is rewired, not run with both sides: constants stay constants, which ONNX Runtime
     computes with otherwise than with inputs (it packs them), and what is off costs nothing.
 
-    biases: of nodes that are int8 in `precisions`. Their weights are folded.
+    corrections: of nodes that are int8 in `precisions`. Weights are folded.
     Raises InputError for a node that has no int8 form, and as `explicit` and `with_biases` do.
     """
 
@@ -83,10 +109,6 @@ class Switches:
         touched = [node for name in nodes for switch in self._switches[name] for node in _touched(switch)]
         found = [self._positions[node] for node in touched]
         return min(found), max(found)
-
-    def has(self, node: str, kind: Kind) -> bool:
-        """Whether the node reads anything of that kind in int8."""
-        return any(switch.kind == kind for switch in self._switches[node])
 
     def int8(self, node: str) -> bool:
         """Whether the node is int8 in `precisions`."""

@@ -64,10 +64,17 @@ TEXTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"w1": normal(4, 4), "w2": normal(4, 4), "w3": normal(4, 4)},
         {"x": normal(4)},
     ),
+    "a bfloat16, which nobody hands over": (
+        """toy (float[n,4] x) => (float[n,4] y) {
+        h = MatMul(x, w1) k = Cast<to = 16>(h) r = Relu(h) g = MatMul(r, w2) l = Cast<to = 1>(k)
+        a = Add(g, l) y = MatMul(a, w3) }""",
+        {"w1": normal(4, 4), "w2": normal(4, 4), "w3": normal(4, 4)},
+        {"x": normal(4)},
+    ),
     "a plugin aside": (
         """toy (float[n,4] x) => (float[n,4] y, float[n,4] z) {
         h = MatMul(x, w1) p = EfficientNMS_TRT(h) r = Relu(h) q = MatMul(r, w2) s = Relu(q)
-        y = MatMul(s, w3) z = Add(p, y) }""",
+        y = MatMul(s, w3) c = Cast<to = 1>(p) z = MatMul(c, w1) }""",
         {"w1": normal(4, 4), "w2": normal(4, 4), "w3": normal(4, 4)},
         {"x": normal(4)},
     ),

@@ -23,6 +23,7 @@ from trtbuild.progress import STOP
 from trtbuild.recipe import CalibrationSection, Pin, PrecisionSection
 from trtbuild.targets.session import Tensors
 from trtbuild.tune import flips as flips_module
+from trtbuild.tune import plan as plan_module
 from trtbuild.tune.flips import Base, Flip, Flipped, flip_between, flipped, pin_flips
 from trtbuild.tune.reference import Reference
 
@@ -92,7 +93,7 @@ def parts_of(model: Model) -> list[Flip]:
 
 @pytest.mark.parametrize("stages", [1, 2, 12])
 def test_one_node_in_int8_is_that_model(case: Case, stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flips_module, "STAGES", stages)
+    monkeypatch.setattr(plan_module, "STAGES", stages)
     base = case.base(resolve(case.model, FLOAT, ()))
     check(base, parts_of(case.model), case.reference)
 
@@ -101,7 +102,7 @@ def test_one_node_in_int8_is_that_model(case: Case, stages: int, monkeypatch: py
 def test_one_node_in_float_is_that_model(
     case: Case, corrected: bool, stages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flips_module, "STAGES", stages)
+    monkeypatch.setattr(plan_module, "STAGES", stages)
     base = case.base(resolve(case.model, INT8, ()), corrected)
     nodes = int8_nodes(case.model)
     pinned = pin_flips(case.model, INT8, (), nodes)
@@ -141,7 +142,7 @@ def test_neither_turns_nor_threads_nor_the_order_matter(
     flips = parts_of(case.model)
     expected = {each.flip: each for each in flipped(base, flips, case.reference)}
     assert len(expected) == len(flips)
-    monkeypatch.setattr(flips_module, "STATE_BYTES", 1)
+    monkeypatch.setattr(plan_module, "STATE_BYTES", 1)
     monkeypatch.setattr(flips_module, "cores", lambda: 1)
     seen = list(flipped(base, flips[::-1], case.reference))
     assert {each.flip: each for each in seen} == expected
@@ -156,15 +157,15 @@ def test_feeds_take_turns_where_they_would_take_too_much(
 ) -> None:
     case = make_case("products")
     flips = [Flip(name, (name,)) for name in int8_nodes(case.model)]
-    plan = flips_module._Plan(case.base(resolve(case.model, FLOAT, ())), flips, case.reference, False)
+    plan = plan_module.Plan(case.base(resolve(case.model, FLOAT, ())), flips, case.reference, False)
     assert [list(turn) for turn in plan.turns()] == [[0, 1, 2, 3]]
     # most at the product of q and k: both, x, which is read again, and the outputs and what is judged
     largest = 4 * (2 * 3 * 6 + 3 * 8 + 3 * 3 + 2 * 3 * 5) + 4 * 3 * 3  # and the Softmax, where the stage ends
-    monkeypatch.setattr(flips_module, "STATE_BYTES", 2 * largest * 3)
+    monkeypatch.setattr(plan_module, "STATE_BYTES", 2 * largest * 3)
     assert [list(turn) for turn in plan.turns()] == [[0, 1, 2], [3]]
-    monkeypatch.setattr(flips_module, "STATE_BYTES", 2 * largest * 3 - 1)
+    monkeypatch.setattr(plan_module, "STATE_BYTES", 2 * largest * 3 - 1)
     assert [list(turn) for turn in plan.turns()] == [[0, 1], [2, 3]]
-    monkeypatch.setattr(flips_module, "STATE_BYTES", 1)
+    monkeypatch.setattr(plan_module, "STATE_BYTES", 1)
     assert [list(turn) for turn in plan.turns()] == [[0], [1], [2], [3]]
 
 

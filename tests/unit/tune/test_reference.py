@@ -91,6 +91,12 @@ def test_kl_of_probabilities_is_the_textbooks(of_outputs: Callable[..., Referenc
     assert of_outputs(x).kl(0, {"y": none}) > 1, "a class without a share costs much, and is a number"
 
 
+def test_rows_of_sum_1_with_a_negative_number_are_logits(of_outputs: Callable[..., Reference]) -> None:
+    x = np.asarray([[[-1, 1, 2, -1]] * 3], np.float32)
+    y = x[..., ::-1].copy()
+    assert of_outputs(x).kl(0, {"y": y}) == pytest.approx(divergence(softmax(x), softmax(y)), rel=1e-6)
+
+
 def test_kl_along_another_axis(of_outputs: Callable[..., Reference]) -> None:
     x, y = RNG.standard_normal((2, 1, 3, 4)).astype(np.float32)
     expected = divergence(*(softmax(np.moveaxis(array, 1, -1)) for array in (x, y)))

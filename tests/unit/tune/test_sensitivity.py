@@ -132,6 +132,14 @@ def test_what_is_infinite_is_null() -> None:
     assert Measure.from_dict(data) == found
 
 
+def test_halves_are_every_other_feed() -> None:
+    found = Measure.of(Flipped(Flip("a", ()), (1.0, 16.0, 4.0), (1.0, 2.0, 6.0), (0.0, 1.0, 1.0)))
+    assert found.nsr == pytest.approx(4)
+    assert found.halves == (pytest.approx(2), pytest.approx(16))
+    assert found.kl == 3
+    assert found.score == pytest.approx(2 / 3)
+
+
 def test_a_residual_add_is_measured_alone_and_leaves_with_its_conv(
     make_case: Callable[[str], Case],
 ) -> None:
