@@ -76,7 +76,7 @@ def tune(
             target=target.name,
             model=model,
             samples=every.samples,
-            draw=draw.samples,
+            draw=lab.reference.samples,
             seed=options.seed,
             metric=metric.name if metric else None,
             golden=reference.figure,

@@ -290,7 +290,8 @@ def test_what_is_known_of_a_node(run: Run, spread: Path) -> None:
     document = run("tune", "toy", "--explain", "Conv_c2", "--score", "--json").document
     node = document["node"]
     assert (node["rank"], document["of"], node["precision"]) == (1, 4, "int8")
-    assert node["alone"]["score"] < 0.9 < node["reverted"]["score"]
+    assert node["alone"]["score"] < 0.7
+    assert node["reverted"]["score"] > 0.8
     activation, weight = node["inputs"]
     assert (activation["tensor"], activation["method"], activation["channels"]) == ("s1", "minmax", 8)
     assert activation["spread"] > 1e4

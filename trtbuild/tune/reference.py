@@ -70,11 +70,13 @@ class Reference:
                 expected.append(Expected({name: seen[name] for name in judged}, known))
                 held += sum(array.nbytes for array in seen.values())
                 if held > HELD_BYTES:
-                    say(
-                        f"note: the outputs of {len(feeds)} samples take {held / 1e9:.1f} GB: no more are drawn"
-                    )
+                    say(f"note: {len(feeds)} samples have outputs of {held / 1e9:.1f} GB: no more are drawn")
                     break
         return cls(feeds, judged, outputs, expected)
+
+    @property
+    def samples(self) -> int:
+        return sum(len(item.names) for item in self.feeds)
 
     def first(self, count: int) -> Reference:
         """Of the first feeds alone."""
