@@ -114,8 +114,8 @@ def hard_lines(count: int, random: np.random.Generator) -> Iterator[Sample]:
 
 
 def turned_lines(count: int, random: np.random.Generator) -> Iterator[Sample]:
-    """Hard lines, every other one upside down: (3,48,192) float32, and by how many degrees it is turned. The
-    classifier sees as much of a line as fits into that."""
+    """Hard lines, half of them upside down: (3,48,192) float32, and by how many degrees each is turned. Long
+    ones are squeezed into that, as PP-OCR does."""
     prepare, files = module(OCR / "prepare.py"), fonts()
     for _ in range(count):
         image, _ = prepare.draw_line(files, random)
@@ -189,7 +189,7 @@ def pixels(image: Image.Image) -> NDArray[np.float32]:
 
 
 def typed_files(count: int, random: np.random.Generator) -> Iterator[Sample]:
-    """Files of this machine, each another one: (2048,) int32, and the type. Fewer where there are no more."""
+    """Files of this machine, no two alike: (2048,) int32, and the type. Fewer where there are no more."""
     prepare = module(FILETYPE / "prepare.py")
     found = list(islice(prepare.distinct_samples(prepare.files_by_label(), types(), random), count))
     for index in random.permutation(len(found)):  # the rare types came first

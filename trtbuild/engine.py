@@ -44,7 +44,7 @@ class Engine:
     def without(self, repair: str) -> str:
         """What to do so that `calibration.<repair>` is not asked for, for messages."""
         if self.tuned is not None and getattr(self.tuned.calibration, repair):
-            return f"{tuned_file.NAME} asks for it: run tune again with --no-repairs, or --set tuned=false"
+            return f"{tuned_file.NAME} asks for it: run tune again with --mode implicit, or --set tuned=false"
         return f"remove calibration.{repair}"
 
     def require_shards(self) -> Path:

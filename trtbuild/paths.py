@@ -22,6 +22,8 @@ def check_writable(path: Path, option: str) -> None:
     """Raise InputError, naming the option that `path` was given with, unless a file can be written there."""
     if path.is_dir():
         raise InputError(f"{option} {path} is a folder; give a file name")
+    if path.is_symlink():  # a rename would put a file in its place
+        raise InputError(f"{option} {path} is a link; name the file itself")
     if path.exists() and not path.is_file():  # a device: a rename would put a file in its place
         raise InputError(f"{option} {path} is no regular file; give a file name")
     try:

@@ -24,7 +24,7 @@ from trtbuild.opened import open_model
 from trtbuild.paths import check_writable
 from trtbuild.precision import rules
 from trtbuild.progress import say
-from trtbuild.recipe import PrecisionSection
+from trtbuild.recipe import PrecisionSection, Thresholds
 from trtbuild.recipe import tuned as tuned_file
 from trtbuild.recipe.tuned import Setting
 from trtbuild.targets.base import Target
@@ -43,6 +43,8 @@ from trtbuild.versions import version_of
 
 DRAW = 64
 FOLDER = "tune"
+READ = (".csv", ".json", ".npy", ".py", ".txt", ".yaml", ".yml")
+"""Files beside the recipe that the metric may read, or import."""
 ALGORITHM = 1
 """Of what is measured: a journal of another one is not gone on with."""
 
@@ -70,7 +72,12 @@ def tune(
     with _journal(engine, model, every, options) as journal:
         reference = _check_reference(judge, model, journal, options)
         lab = Lab(engine, model, _reference(engine, model, draw), how)
-        search = Search(lab, judge, journal, Setting.of(engine.recipe.calibration), limits)
+        if options.score:
+            lab.check_score()
+        own_setting = Setting.of(engine.recipe.calibration)
+        if target.implicit:  # it cannot make repairs, those of the recipe neither
+            own_setting = Setting(method=own_setting.method)
+        search = Search(lab, judge, journal, own_setting, limits)
         searched = Searched(
             engine=engine.name,
             target=target.name,
@@ -86,12 +93,17 @@ def tune(
             budget=budget_of(engine, options),
             most=limits.most,
             latencies=limits.latencies,
+            given=options.given,
         )
         with _said_when_interrupted(search, searched, place):
             search.run()
             search.findings.engines = finalists.checked(target, lab, search.findings)
-    document = compose(searched, search.findings, interrupted=False)
-    return _written(document, place)
+        written = _written(compose(searched, search.findings, interrupted=False), place)
+        best = search.findings.best
+        if best is not None and (options.scan or options.score or search.findings.pins_tried):
+            trial = best.trial.with_pins(())
+            search.findings.sensitivity = sensitivity(lab, journal, trial, limits.score)
+    return {**compose(searched, search.findings, interrupted=False), "written": written}
 
 
 def explain(
@@ -111,6 +123,8 @@ def explain(
         lab = Lab(engine, model, _reference(engine, model, draw), how)
         trial = Trial(Setting.of(engine.recipe.calibration))
         metric = metric_of(engine) if options.score else None
+        if metric is not None:
+            lab.check_score()
         found = sensitivity(lab, journal, trial, metric)
         return {
             "engine": engine.name,
@@ -130,6 +144,10 @@ def _place(engine: Engine, options: Options) -> Path:
         raise InputError(
             f"{engine.model}: tune writes its pins beside a recipe.toml; name a folder that has one"
         )
+    if engine.recipe.validation.layers != Thresholds():
+        say("note: [validation.layers] is not looked at here: validate does")
+    if options.given:
+        say(f"note: what is found is found with {' '.join(options.given)}; builds need the same")
     place = options.output or engine.folder / tuned_file.NAME
     check_writable(place, "--output" if options.output else "tune")
     tuned_file.check_replaceable(place)
@@ -149,9 +167,8 @@ def _journal(engine: Engine, model: Model, every: ShardSet, options: Options) ->
     it."""
     assert engine.builds is not None, "see _place"
     recipe = engine.recipe
-    files = [engine.labels] if engine.labels else []
-    if recipe.validation.metric:
-        files.append(engine.folder / recipe.validation.metric.rpartition(":")[0])
+    reads = sorted(path for path in engine.folder.iterdir() if path.suffix in READ and path.is_file())
+    files = [*reads, *([engine.labels] if engine.labels else [])]
     shards = tables.open_shards(engine.require_shards(), engine, model)
     depends = {
         "algorithm": ALGORITHM,
@@ -191,12 +208,23 @@ def _said_when_interrupted(search: Search, searched: Searched, place: Path) -> I
             say("nothing was judged yet; what was measured is kept, run tune again to go on")
             raise
         say(f"best so far: trial {best.number}, {described(best)}; run tune again to go on")
-        if best.judgement.passed and not place.exists():
+        if place.exists():
+            say(f"{place} stays as it was")
+        elif best.judgement.passed:
             _written(compose(searched, search.findings, interrupted=True), place)
         raise
 
 
-def _written(document: Document, place: Path) -> Document:
-    tuned_file.write(place, tuned_of(document), list(comment_of(document)))
+def _written(document: Document, place: Path) -> str | None:
+    """Write what was found, and return where; but what fails the gate over nothing that passes it."""
+    found = tuned_of(document)
+    if document["outcome"] == "failed" and place.exists():
+        before = tuned_file.load(place).origin
+        if before.outcome.startswith("passed") and before.model == found.origin.model:
+            say(
+                f"note: what was found fails the gate, and {place} passed it: that stays; -o writes elsewhere"
+            )
+            return None
+    tuned_file.write(place, found, list(comment_of(document)))
     say(f"written: {place}")
-    return {**document, "written": str(place)}
+    return str(place)

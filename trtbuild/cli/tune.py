@@ -9,7 +9,7 @@ import click
 
 from trtbuild.cli.numbers import Number
 from trtbuild.cli.options import MODE, PIN, TARGET, collecting, common, show, target_of, with_mode
-from trtbuild.errors import ExitCode
+from trtbuild.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from trtbuild.collect.collect import Options as Collecting
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(0, 1),
+    type=Number(),
     metavar="SHARE",
     help="Of the nodes that int8 is for, the share that may be pinned; default: the recipe's, else all.",
 )
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     default=True,
     help="Equalization and bias correction may be tried (explicit mode only).",
 )
+@click.option("--scan", is_flag=True, help="Tell the sensitivity of every node even where no pin is needed.")
 @click.option("--score", is_flag=True, help="Tell what each node alone does to the metric too; takes longer.")
 @click.option(
     "--latency",
@@ -86,6 +87,7 @@ def tune(
     budget: float | None,
     margin: bool,
     repairs: bool,
+    scan: bool,
     score: bool,
     latency: Path | None,
     budget_ms: float | None,
@@ -102,6 +104,7 @@ def tune(
     found."""
     from trtbuild import tuning
     from trtbuild.engine import open_engine
+    from trtbuild.recipe import tuned
     from trtbuild.render import tune as render
     from trtbuild.report import tuning as report
     from trtbuild.report.files import check_place
@@ -109,7 +112,22 @@ def tune(
     from trtbuild.targets.choose import by_name
     from trtbuild.tune.options import Options
 
-    options = Options(draw, seed, budget, margin, repairs, score, latency, budget_ms, by == "latency", output)
+    if explain is not None and (output or html):
+        raise click.UsageError("--explain writes no files: leave --output and --html out")
+    options = Options(
+        draw=draw,
+        seed=seed,
+        budget=budget,
+        margin=margin,
+        repairs=repairs,
+        score=score,
+        latency=latency,
+        budget_ms=budget_ms,
+        by_latency=by == "latency",
+        scan=scan,
+        output=output,
+        given=(*(f"--set {text}" for text in overrides), *(f"--pin {rule}" for rule in pins)),
+    )
     if explain is not None:
         opened = open_engine(engine, with_mode(overrides, mode), pins)
         show(tuning.explain(opened, explain, options, how), as_json, render.explain)
@@ -118,6 +136,8 @@ def tune(
     chosen = by_name(target_of(target, mode), opened.recipe.tensorrt.mode)
     if html is not None:
         check_place("--html", html, report.GENERATOR.encode())
+        if html.resolve() == (output or opened.folder / tuned.NAME).resolve():
+            raise InputError(f"--html {html} is where the pins are written; give another name")
     document = tuning.tune(opened, chosen, options, how)
     if html is not None:
         write_text(html, report.html(document))

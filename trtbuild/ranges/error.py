@@ -14,6 +14,7 @@ from trtbuild.targets.session import Tensors
 
 _EXACT = 1e-12
 """Errors below are the noise of float32 arithmetic."""
+_WORST = 1e9
 _LARGE = math.log(1 / 0.8)
 _ENOUGH = 4  # samples to tell a spread by
 
@@ -34,6 +35,11 @@ def typical(errors: Sequence[float]) -> float:
     at any noise and then counts a thousand times what the others do: a plain mean would choose by chance.
     """
     return math.exp(statistics.fmean(_logarithms(errors)))
+
+
+def harm(errors: Sequence[float]) -> float:
+    """The typical error, in which an infinite one counts as _WORST: of two, the one with fewer is less."""
+    return typical([min(each, _WORST) for each in errors])
 
 
 def clearly_less(errors: Sequence[float], others: Sequence[float]) -> bool:

@@ -63,8 +63,8 @@ def plot(document: Document, width: int) -> list[str]:
 def _draw_front(canvas: _Canvas, document: Document) -> None:
     """With so many pins as much, or more: steps up to the right."""
     front = [trial for trial in front_of(document) if trial["figure"] is not None]
-    ends = [canvas.column(trial["pinned"]) for trial in front[1:]] + [canvas.width]
-    for trial, end in zip(front, ends, strict=True):
+    ends = [*(canvas.column(trial["pinned"]) for trial in front[1:]), canvas.width]
+    for trial, end in zip(front, ends[: len(front)], strict=True):
         for column in range(canvas.column(trial["pinned"]), end):
             canvas.put(canvas.row(trial["figure"]), column, "·")
 

@@ -39,6 +39,7 @@ class Searched:
     budget: float | None
     most: int
     latencies: Latencies | None = None
+    given: tuple[str, ...] = ()
 
 
 def compose(searched: Searched, findings: Findings, interrupted: bool) -> Document:
@@ -59,6 +60,7 @@ def compose(searched: Searched, findings: Findings, interrupted: bool) -> Docume
         "outcome": findings.outcome,
         "best": best.number,
         "interrupted": interrupted,
+        "given": list(searched.given),
         "trials": [_trial(each, searched.lowerable, each.number in front) for each in findings.judged],
         "settings": [
             {**_setting(each.trial.setting), "error": _finite(each.error)}
@@ -89,13 +91,15 @@ def comment_of(document: Document) -> Iterator[str]:
     best, samples = document["trials"][document["best"] - 1], document["samples"]
     pinned = f"{best['pinned']} of {document['lowerable']} nodes pinned"
     yield f"Written by trtbuild tune: {best['label']}, {pinned}."
-    name, figure = _figure_name(document["metric"]), _shown(best["figure"])
+    name, figure = _figure_name(document["metric"]), _shown(best["figure"], best["passed"])
     golden = "" if document["golden"] is None else f", golden {document['golden']:.4f}"
     interval = " (95 %: {:.4f} to {:.4f})".format(*best["interval"]) if best["interval"] else ""
     drop = "" if best["drop"] is None else f", drop {best['drop']:.4f}{interval}"
     yield f"{name} {figure}{golden}{drop} on {samples['gate']} validation samples; seed {samples['seed']}."
     yield "The recipe's own pins go before these; its method and repairs do not."
     yield "Builds without it: --set tuned=false."
+    if document["given"]:
+        yield f"Found with {' '.join(document['given'])}: builds need the same."
 
 
 def _best(findings: Findings) -> Judged:
@@ -151,8 +155,12 @@ def _figure_name(metric: str | None) -> str:
     return metric.rpartition(":")[2] if metric else "SQNR of the outputs, dB"
 
 
-def _shown(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.4f}"
+def _shown(figure: float | None, passed: bool = False) -> str:
+    """An infinite SQNR, of outputs that are equal, passes; one of outputs that cannot be compared does
+    not."""
+    if figure is None:
+        return "infinite" if passed else "-"
+    return f"{figure:.4f}"
 
 
 def _finite(value: float) -> float | None:

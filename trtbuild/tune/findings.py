@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from trtbuild.ranges.error import clearly_less, typical
+from trtbuild.ranges.error import clearly_less, harm, typical
 from trtbuild.recipe.tuned import Outcome
 from trtbuild.tune.judge import PASSED, WITH_MARGIN, Judgement
 from trtbuild.tune.sensitivity import Sensitivity
@@ -25,6 +25,11 @@ class Measured:
     def error(self) -> float:
         """The typical one: their geometric mean."""
         return typical(self.errors)
+
+    @property
+    def harm(self) -> float:
+        """What trials are told apart by: always finite."""
+        return harm(self.errors)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Findings:
         return next(iter(self.by_merit()), None)
 
     @property
+    def pins_tried(self) -> bool:
+        return any(each.trial.pins for each in self.judged)
+
+    @property
     def outcome(self) -> Outcome:
         """Of the best. Raises ValueError before any trial was judged."""
         if self.best is None:
@@ -93,13 +102,15 @@ class Findings:
 
 def _merit(found: Judged) -> tuple[float, ...]:
     judgement = found.judgement
-    few, figure = -found.pinned, judgement.figure
-    return (
-        judgement.level,
-        *((few, figure) if judgement.margin else (figure, few)),
-        -found.error,
-        -found.number,
-    )
+    few, figure, harm = -found.pinned, judgement.figure, -found.harm
+    order: tuple[float, ...]
+    if judgement.margin:
+        order = (few, figure, harm)
+    elif judgement.passed:
+        order = (figure, few, harm)
+    else:
+        order = (-len(judgement.failing), figure, harm)
+    return (judgement.level, *order, -found.number)
 
 
 def _beats(other: Judged, found: Judged) -> bool:
@@ -107,12 +118,12 @@ def _beats(other: Judged, found: Judged) -> bool:
     few = other.pinned <= found.pinned
     good = other.judgement.figure >= found.judgement.figure
     same = (other.pinned, other.judgement.figure) == (found.pinned, found.judgement.figure)
-    return few and good and (not same or (other.error, other.number) < (found.error, found.number))
+    return few and good and (not same or (other.harm, other.number) < (found.harm, found.number))
 
 
 def ranked(found: Sequence[Measured]) -> list[Measured]:
     """By their errors, the least first; but what repairs less goes before what is not clearly better."""
-    left, order = sorted(found, key=lambda each: each.error), []
+    left, order = sorted(found, key=lambda each: each.harm), []
     while left:
         best = left[0]
         as_good = [each for each in left if not clearly_less(best.errors, each.errors)] or [best]

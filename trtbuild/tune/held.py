@@ -40,7 +40,7 @@ class HeldSide(WrappedSide):
                 return made
             self._held[key] = made
             self._room -= size
-        return self._held[key]
+        return {name: array.copy() for name, array in self._held[key].items()}  # a metric may change its own
 
 
 class _Holding:

@@ -35,8 +35,8 @@ class Judgement:
 
     figure: the metric's mean, or without a metric the least SQNR of an output, dB. drop, interval: of the
     metric, against the golden, paired, 95 %. margin: it would pass on other samples too: the interval's upper
-    end is within max_drop, and thresholds of outputs hold on halves of the samples. failing: the checks that
-    failed. samples_needed: about how many would tell, if the drop stays what it is.
+    end is within max_drop, and where there are thresholds of outputs halves of the samples pass too. failing:
+    the checks that failed. samples_needed: about how many would tell, if the drop stays what it is.
     """
 
     passed: bool
@@ -149,7 +149,10 @@ class Judge:
         first, second = (Scorer(metric, self._section.max_ece_rise is not None) for _ in range(2))
         for batch in run_outputs((self._golden,), self._outputs, self._shards, "golden"):
             for sample, (outputs,) in batch.rows():
-                once, again = first(outputs, sample), second(outputs, sample)
+                copies = {
+                    name: array.copy() for name, array in outputs.items()
+                }  # a metric may change its own
+                once, again = first(outputs, sample), second(copies, sample)
                 if once != again:
                     raise InputError(
                         f"metric {metric.name} is not deterministic: sample {sample} scored {once.value:g}, "
@@ -159,8 +162,10 @@ class Judge:
     def _too_few(self, found: Judgement) -> str:
         allowed = self._section.max_drop or 0.0
         seen = f"{self._shards.samples} validation samples"
-        if self._metric is None:
-            return f"{seen}: halves of them fail thresholds that all of them pass; give more, or --no-margin"
+        if self._shards.samples == 1:
+            return "one validation sample tells nothing of others; give more, or --no-margin"
+        if found.interval is None or found.interval[1] <= allowed:
+            return f"{seen}: halves of them fail a gate that all of them pass; give more, or --no-margin"
         needed = found.samples_needed
         if allowed == 0 or needed is None or needed >= MOST:
             why = f"no number of samples tells a drop of at most {allowed:g} with 95 % confidence"

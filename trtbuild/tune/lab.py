@@ -3,6 +3,8 @@ model."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from trtbuild.golden.metric_file import Metric
 from trtbuild.model import files
 from trtbuild.model.graph import node_name
 from trtbuild.model.model import Model
+from trtbuild.model.scaling import to_json
 from trtbuild.names import exactly
 from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
@@ -92,6 +95,16 @@ class Lab:
         wanted = {*trial.pins, node}
         return replace(trial, pins=tuple(name for name in self._order if name in wanted))
 
+    def ranges_digest(self, setting: Setting) -> str:
+        """Of the ranges and the equalization that the setting leads to: equal ones are the same model."""
+        found = self._ranges_of(setting)
+        assert found.table is not None
+        amax = {tensor: each.amax for tensor, each in found.table.ranges.items()}
+        scaled = to_json(found.equalized.scaled) if found.equalized is not None else {}
+        return hashlib.sha256(
+            json.dumps([amax, scaled, setting.bias_correction], sort_keys=True).encode()
+        ).hexdigest()
+
     def equalizes(self, setting: Setting) -> bool:
         """Whether there is anything in this model that the setting can equalize."""
         equalized = self._ranges_of(setting).equalized
@@ -102,9 +115,17 @@ class Lab:
         before = self.precisions(trial)
         return [flip_between(node, before, self.precisions(self.with_pin(trial, node))) for node in nodes]
 
+    def check_score(self) -> None:
+        """Raise InputError where a metric cannot tell the samples of a feed apart."""
+        if any(len(item.names) > 1 for item in self.reference.feeds):
+            raise InputError(
+                f"{self._model.path} has a fixed batch of several samples, which --score cannot tell apart; "
+                "export it with a dynamic batch axis, or leave --score out"
+            )
+
     def scan(self, trial: Trial, feeds: int, metric: Metric | None) -> Sensitivity:
         """The sensitivity of every node, on the first feeds of the reference; by the metric too, where one is
-        given. Raises InputError for a metric and feeds that hold several samples."""
+        given: see `check_score`."""
         base, recipe = self.base(trial), self.engine_of(trial).recipe
         reference = self.reference.first(feeds)
         score = _scorer(metric, reference, self._model) if metric is not None else None
@@ -142,12 +163,6 @@ class Lab:
 
 
 def _scorer(metric: Metric, reference: Reference, model: Model) -> Score:
-    if any(len(item.names) > 1 for item in reference.feeds):
-        raise InputError(
-            f"{model.path} has a fixed batch of several samples, which --score cannot tell apart; export it "
-            "with a dynamic batch axis, or leave --score out"
-        )
-
     def score(index: int, seen: Tensors) -> float:
         outputs = {name: seen[name] for name in model.checked_outputs if name in seen}
         return metric(outputs, reference.feeds[index].names[0]).value

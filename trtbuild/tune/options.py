@@ -13,6 +13,7 @@ from trtbuild.golden.metric_file import metric_of
 from trtbuild.model.model import Model
 from trtbuild.precision import rules
 from trtbuild.precision.map import PrecisionMap
+from trtbuild.progress import say
 from trtbuild.targets.base import Target
 from trtbuild.tune import latency
 from trtbuild.tune.search import Limits
@@ -36,7 +37,9 @@ class Options:
     latency: Path | None = None
     budget_ms: float | None = None
     by_latency: bool = False
+    scan: bool = False
     output: Path | None = None
+    given: tuple[str, ...] = ()
 
 
 DEFAULT = Options()
@@ -89,16 +92,25 @@ def limits_of(own: PrecisionMap, model: Model, engine: Engine, target: Target, o
 
 
 def _most(own: PrecisionMap, engine: Engine, options: Options) -> int:
-    """How many of the lowerable nodes may be pinned. Raises InputError where that is none, or the recipe's
-    own pins are more."""
-    budget = budget_of(engine, options)
+    """How many of the lowerable nodes may be pinned. Raises InputError for a budget of none, one above that
+    of the recipe, by which builds go, and one that the recipe's own pins exceed."""
+    budget, of_recipe = budget_of(engine, options), engine.recipe.precision.budget
     if budget is None:
         return own.lowerable
-    rules.check_budget(own, budget)
-    most = int(budget * own.lowerable + 1e-9)
-    if most == 0:
+    if not 0 <= budget <= 1:
+        raise InputError(f"--budget {budget:g}: expected a share, 0 to 1")
+    if of_recipe is not None and budget > of_recipe:
         raise InputError(
-            f"a budget of {budget:g} allows no pin: one of {own.lowerable} nodes is {1 / own.lowerable:.2%}; "
-            "raise precision.budget, or --budget"
+            f"--budget {budget:g} is above precision.budget, {of_recipe:g}, by which builds go; raise "
+            f"that, or --set precision.budget={budget:g}, here and for builds"
         )
+    rules.check_budget(own, budget)
+    if budget == 0:
+        raise InputError(
+            f"a budget of 0 allows no pin; one of {own.lowerable} nodes is {1 / own.lowerable:.2%}: raise "
+            "precision.budget, or --budget"
+        )
+    most = int(budget * own.lowerable + 1e-9)
+    if most <= own.budgeted:
+        say(f"note: a budget of {budget:g} leaves no pin, of {own.lowerable} nodes: settings only")
     return most

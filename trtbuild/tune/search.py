@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from trtbuild.golden.metric_file import Metric
 from trtbuild.progress import say
-from trtbuild.ranges.error import clearly_less, typical
+from trtbuild.ranges.error import clearly_less, harm
 from trtbuild.recipe.tuned import Setting
 from trtbuild.tune.findings import Findings, Judged, Measured, ranked
 from trtbuild.tune.flips import flipped
@@ -85,7 +85,6 @@ class Search:
         if not self._done:
             self._try_pins()
         self._try_without()
-        self._sensitivity(self._best.trial.with_pins(()))
         return self.findings
 
     @property
@@ -100,14 +99,17 @@ class Search:
         return judgement.margin if self._limits.margin else judgement.passed
 
     def _try_settings(self) -> None:
-        """All on the draw, the best by the gate."""
+        """All on the draw, the best by the gate. Biases are corrected last: that costs most to find, and what
+        it takes off the error shows in the metric least."""
         for setting in self._settings():
             self._measure(Trial(setting))
-        if self._limits.repairs:
-            for measured in ranked(self.findings.measured)[:CORRECTED]:
-                self._measure(measured.trial.with_setting(bias_correction=True))
-        for measured in ranked(self.findings.measured)[:JUDGED]:
+        best = ranked(self.findings.measured)
+        for measured in best[:JUDGED]:
             self._try(measured.trial, "a setting without pins")
+            if self._done:
+                return
+        for measured in best[: CORRECTED if self._limits.repairs else 0]:
+            self._try_corrected(measured, "a setting without pins")
             if self._done:
                 return
 
@@ -118,14 +120,26 @@ class Search:
         for equalize in dict.fromkeys(amounts):
             for method in dict.fromkeys((self._own.method, *METHODS)):
                 setting = Setting(method=method, equalize=equalize)
-                if setting != self._own and (equalize is None or self._lab.equalizes(setting)):
+                if equalize is not None and not self._lab.equalizes(setting):
+                    break  # nor would it with another method
+                if setting != self._own:
                     yield setting
 
     def _measure(self, trial: Trial) -> None:
-        if all(trial != found.trial for found in self.findings.measured):
-            measured = Measured(trial, self._errors(trial))
-            say(f"{trial.setting}: typical error {measured.error:.3g}")
-            self.findings.measured.append(measured)
+        """A setting that leads to the same model as an earlier one is left out."""
+        digest = self._digest(trial.setting)
+        same = [found for found in self.findings.measured if self._digest(found.trial.setting) == digest]
+        if same:
+            say(f"{trial.setting}: the same as {same[0].trial.setting}")
+            return
+        measured = Measured(trial, self._errors(trial))
+        say(f"{trial.setting}: typical error {measured.error:.3g}")
+        self.findings.measured.append(measured)
+
+    def _digest(self, setting: Setting) -> str:
+        return self._journal.recall(
+            "ranges", setting.model_dump(), lambda: self._lab.ranges_digest(setting), str, str
+        )
 
     def _try_pins(self) -> None:
         """Each setting gets the pin that lowers its error most, and again, until the gate passes one of them
@@ -135,27 +149,27 @@ class Search:
         first = list({each.trial: each for each in [*own, *found[:RACING]]}.values())
         racing = [_Racer(each, self._lab.candidates()) for each in first]
         while racing := [further for each in racing if (further := self._further(each)) is not None]:
-            racing.sort(key=lambda each: each.now.error)
+            racing.sort(key=lambda each: each.now.harm)
             for place, each in enumerate(racing[:JUDGED_A_ROUND]):
-                self._try_pinned(each.now, corrected=place == 0)
+                why = "a pin" if len(each.now.trial.pins) == 1 else f"{len(each.now.trial.pins)} pins"
+                self._try(each.now.trial, why)
+                if place == 0 and self._limits.repairs and not self._done:
+                    self._try_corrected(each.now, why)
                 if self._done:
                     return
             if len(racing[0].now.trial.pins) % 2 == 0:
                 racing = racing[: max(JUDGED_A_ROUND, len(racing) // 2)]
-        say("no more pins: the budget is used up, or none lowers the error")
+        say("no more pins: the budget is used up")
 
-    def _try_pinned(self, found: Measured, corrected: bool) -> None:
-        """By the gate; with biases corrected too, where that clearly brings the outputs nearer."""
-        why = f"{len(found.trial.pins)} pins" if len(found.trial.pins) > 1 else "a pin"
-        self._try(found.trial, why)
-        if self._done or not corrected or not self._limits.repairs:
-            return
+    def _try_corrected(self, found: Measured, why: str) -> None:
+        """With biases corrected, where that clearly brings the outputs nearer."""
         trial = found.trial.with_setting(bias_correction=True)
         if trial != found.trial and clearly_less(self._errors(trial), found.errors):
             self._try(trial, f"{why}, biases corrected")
 
     def _further(self, racer: _Racer) -> _Racer | None:
-        """With one pin more; None where none is allowed, or lowers the error."""
+        """With one pin more; None where none is allowed. It need not lower the error: the one after it may,
+        and in the end those go that are not needed."""
         now, left = racer
         trials = {node: self._lab.with_pin(now.trial, node) for node in left}
         allowed = [node for node in left if self._allowed(trials[node])]
@@ -164,11 +178,11 @@ class Search:
         errors = self._flipped(now.trial, allowed)
         order = sorted(errors, key=lambda node: -self._gain(now, trials[node], errors[node]))
         measured = [Measured(trials[node], self._errors(trials[node])) for node in order[:MEASURED]]
-        best = max(measured, key=lambda each: self._gain(now, each.trial, each.error))
-        if not best.error < now.error:
-            return None
+        best = max(measured, key=lambda each: self._gain(now, each.trial, each.harm))
         say(f"{best.trial.setting}, {' + '.join(best.trial.pins)}: typical error {best.error:.3g}")
-        return _Racer(best, [node for node in order[:LEFT] if node not in best.trial.pins])
+        left = [node for node in order[:LEFT] if node not in best.trial.pins]
+        every = [node for node in self._lab.candidates() if node not in best.trial.pins]
+        return _Racer(best, left or every)
 
     def _allowed(self, trial: Trial) -> bool:
         fits = self._lab.precisions(trial).budgeted <= self._limits.most
@@ -176,7 +190,7 @@ class Search:
 
     def _gain(self, now: Measured, trial: Trial, error: float) -> float:
         """By what factor a pin lowers the error, as a logarithm; by latency, of each millisecond."""
-        gain = math.log(max(now.error, _TINY)) - math.log(max(error, _TINY))
+        gain = math.log(max(now.harm, _TINY)) - math.log(max(error, _TINY))
         if not self._limits.by_latency or gain <= 0:
             return gain
         return gain / max(self.cost_of(trial) - self.cost_of(now.trial), _SHORTEST_MS)
@@ -221,21 +235,15 @@ class Search:
         )
 
     def _flipped(self, trial: Trial, nodes: Sequence[str]) -> dict[str, float]:
-        """Node -> the typical error with it in float too."""
+        """Node -> the harm done with it in float too."""
 
         def measure() -> dict[str, float]:
             reference = self._lab.reference.first(FLIPPED)
             found = flipped(self._lab.base(trial), self._lab.flips(trial, nodes), reference)
-            return {each.flip.node: typical(each.nsr) for each in found}
+            return {each.flip.node: harm(each.nsr) for each in found}
 
         of = {**trial.to_dict(), "nodes": list(nodes), "feeds": FLIPPED}
         return self._journal.recall("pins", of, measure, dict, dict)
-
-    def _sensitivity(self, trial: Trial) -> Sensitivity:
-        """That of the setting first asked for is part of the findings."""
-        found = sensitivity(self._lab, self._journal, trial, self._limits.score)
-        self.findings.sensitivity = self.findings.sensitivity or found
-        return found
 
 
 def sensitivity(lab: Lab, journal: Journal, trial: Trial, score: Metric | None) -> Sensitivity:

@@ -101,6 +101,7 @@ def tuned() -> Document:
             ],
         },
         "engines": [],
+        "given": [],
         "written": "engines/ocr-rec/tuned.toml",
     }
 
