@@ -69,7 +69,7 @@ SKIPPED_FOLDERS = {"test", "tests"}
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the model, calibration shards and validation set.")
     parser.add_argument("--calibration", type=int, default=64, metavar="N", help="files to calibrate with")
-    parser.add_argument("--validation", type=int, default=200, metavar="N", help="files to validate with")
+    parser.add_argument("--validation", type=int, default=400, metavar="N", help="files to validate with")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

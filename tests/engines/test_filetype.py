@@ -152,7 +152,7 @@ def test_too_few_files_say_so(load, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         prepare_py.main()
     assert stop.value.code == 3
-    assert "264 files wanted, only 1 usable" in capsys.readouterr().err
+    assert "464 files wanted, only 1 usable" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named(load, monkeypatch, capsys):
