@@ -41,7 +41,7 @@ RECIPE = """\
 path = "model.onnx"
 [precision]
 default = "int8"
-budget = {budget}
+budget = 0.10
 [calibration]
 shards = "shards"
 [validation]
@@ -60,7 +60,7 @@ Box = tuple[float, float, float, float]
 class Case:
     """One engine. package, model: where the ONNX file lies; input: its only one. metric: a file and a
     function in it. samples: so many, each another one. fill: what else the metric wants in the engine's
-    folder. budget: the recipe's; the same for all, unless not one pin would be allowed."""
+    folder."""
 
     name: str
     package: str
@@ -69,7 +69,6 @@ class Case:
     metric: tuple[Path, str]
     samples: Callable[[int, np.random.Generator], Iterator[Sample]]
     fill: Callable[[Path], None] = lambda folder: None
-    budget: float = 0.10
 
     def prepare(self, folder: Path, counts: dict[str, int]) -> None:
         """Write model, recipe, metric and so many samples into each subfolder, none of them twice. The
@@ -78,7 +77,7 @@ class Case:
         file, function = self.metric
         shutil.copyfile(packaged(self.package, self.model), folder / "model.onnx")
         shutil.copyfile(file, folder / "metric.py")
-        (folder / "recipe.toml").write_text(RECIPE.format(metric=function, budget=self.budget))
+        (folder / "recipe.toml").write_text(RECIPE.format(metric=function))
         self.fill(folder)
         samples = self.samples(sum(counts.values()), np.random.default_rng(SEED))
         for name, count in counts.items():

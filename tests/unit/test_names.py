@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trtbuild.errors import InputError
-from trtbuild.names import matcher, nearest
+from trtbuild.names import exactly, matcher, nearest
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,12 @@ def test_nearest_is_silent_when_nothing_is_near() -> None:
 
 def test_nearest_stops_at_its_count() -> None:
     assert nearest("conv", [f"conv{i}" for i in range(9)], count=2).count("conv") == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["Conv_1", "re:Conv.1", "glob:Conv_*", "re:(", "a[0]", "glob", "re", "", "re:a\nb"]
+)
+def test_a_name_is_matched_exactly_whatever_it_looks_like(name: str) -> None:
+    matches = matcher(exactly(name))
+    assert matches(name)
+    assert not any(map(matches, ["Conv_1x", "Conv.1", "ConvX1", "a0", f"{name}x", f"x{name}"]))
