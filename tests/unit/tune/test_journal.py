@@ -55,7 +55,7 @@ def test_what_a_kill_cut_off_is_measured_again(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with Journal(path, "key") as journal:
             assert measured(journal, "y", 1.5)[0] == 1.5
-        assert [json.loads(line) for line in path.read_bytes().splitlines()][0]["key"] == "key"
+        assert json.loads(path.read_bytes().splitlines()[0])["key"] == "key"
         with Journal(path, "key") as journal:
             assert measured(journal, "y", 9.0) == (1.5, False)
 
@@ -111,5 +111,5 @@ def test_a_result_that_is_none_is_damage(tmp_path: Path) -> None:
     with Journal(path, "key") as journal:
         measured(journal, "x")
     path.write_text(path.read_text().replace("1.5", '"much"'))
-    with Journal(path, "key") as journal, pytest.raises(InputError, match="is damaged .*delete it"):
+    with Journal(path, "key") as journal, pytest.raises(InputError, match=r"is damaged .*delete it"):
         measured(journal, "x")
