@@ -29,9 +29,7 @@ Write = Callable[..., None]
 def write(toy: Path) -> Write:
     """Put a tuned.toml beside the toy's recipe, found for its model."""
 
-    def put(
-        *pins: Pin, calibration: Setting = FOUND, outcome: Outcome = "passed", model: str = ""
-    ) -> None:
+    def put(*pins: Pin, calibration: Setting = FOUND, outcome: Outcome = "passed", model: str = "") -> None:
         sha256 = model or Model.open(toy / "model.onnx").sha256
         origin = Origin(model=sha256, trtbuild="0.1.0", outcome=outcome)
         tuned.write(toy / "tuned.toml", Tuned(tuned=origin, calibration=calibration, pin=pins))
