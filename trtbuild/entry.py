@@ -30,7 +30,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no bug
     code = run(sys.argv[1:])
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
     except OSError:  # a full disk: what is still in the buffer would fail again, and make the exit code 120
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

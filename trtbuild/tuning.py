@@ -64,6 +64,10 @@ def tune(
     place = _place(engine, options)
     model = Model.open(engine.model)
     own = own_precisions(engine, model)
+    if own.budgeted:
+        say(
+            f"note: the recipe's own pins stay, {own.budgeted} nodes; take them out to have them searched for"
+        )
     limits = limits_of(own, model, engine, target, options)
     every = tables.open_shards(engine.require_samples(), engine, model)
     draw = _draw(every, engine, options)

@@ -145,6 +145,12 @@ def test_progress_that_nobody_reads_is_an_interrupt(toy):
     assert not list((toy / "builds").glob("*/manifest.json"))
 
 
+def test_a_closed_stdout_changes_no_exit_code(toy):
+    for command, code in (("pins toy", 0), ("pins nope", 2)):
+        done = subprocess.run(["sh", "-c", f"{sys.executable} -m trtbuild {command} >&-"], check=False)
+        assert done.returncode == code
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_full_disk_behind_stdout(toy, options):
