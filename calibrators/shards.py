@@ -62,6 +62,7 @@ class ShardSet:
     batched: axis 0 of every array enumerates samples. It does when axis 0 of all the model's inputs is
     dynamic or the same constant, unless ``open`` is told otherwise; if not, each file is one feed and
     counts as one sample.
+    fixed_batch: how many samples a feed has where the model fixes that; None where any number will do.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ShardSet:
         """chosen: which samples of each shard it has, rising; None: all."""
         self.shards = shards
         self.inputs = inputs
-        self.batched, self._fixed_batch = batched, fixed_batch
+        self.batched, self.fixed_batch = batched, fixed_batch
         self._chosen = chosen
 
     @classmethod
@@ -148,7 +149,7 @@ class ShardSet:
     def of_one(self, shard: Shard) -> ShardSet:
         """Return the set of one of its shards."""
         chosen = None if self._chosen is None else (self._chosen[self.shards.index(shard)],)
-        return ShardSet((shard,), self.inputs, self.batched, self._fixed_batch, chosen)
+        return ShardSet((shard,), self.inputs, self.batched, self.fixed_batch, chosen)
 
     def drawn(self, count: int, seed: int) -> ShardSet:
         """Return the set of ``count`` of its samples, drawn without replacement, in their order; of the
@@ -166,7 +167,7 @@ class ShardSet:
                 shards.append(shard)
                 chosen.append(tuple(has[number - first] for number in numbers[low:high].tolist()))
             first += len(has)
-        return ShardSet(tuple(shards), self.inputs, self.batched, self._fixed_batch, tuple(chosen))
+        return ShardSet(tuple(shards), self.inputs, self.batched, self.fixed_batch, tuple(chosen))
 
     def _choice(self) -> Sequence[Sequence[int]]:
         return self._chosen or [range(shard.samples) for shard in self.shards]
@@ -174,7 +175,7 @@ class ShardSet:
     def resolved(self) -> ShardSet:
         """Return the same set with absolute paths, as a process elsewhere needs them."""
         shards = tuple(replace(shard, path=shard.path.resolve()) for shard in self.shards)
-        return ShardSet(shards, self.inputs, self.batched, self._fixed_batch, self._chosen)
+        return ShardSet(shards, self.inputs, self.batched, self.fixed_batch, self._chosen)
 
     def batch_sizes(self, size: int) -> list[int]:
         """Return how many samples each of ``batches(size)`` has, from the headers alone."""
@@ -201,15 +202,15 @@ class ShardSet:
         if not self.batched:
             size = 1
         runs = [_runs(has) for has in self._choice()]
-        return _plan(self.shards, runs, self._fixed_batch or size, limit)
+        return _plan(self.shards, runs, self.fixed_batch or size, limit)
 
     def _stream(self, plan: Iterator[list[_Slice]]) -> Iterator[Batch]:
         reader = _Reader(self.inputs[0].name, self.batched)
         for slices in plan:
             feeds = _joined([reader.cut(part) for part in slices])
             names = tuple(name for part in slices for name in part.names())
-            if self._fixed_batch and len(names) < self._fixed_batch:
-                wrapped = np.arange(self._fixed_batch) % len(names)
+            if self.fixed_batch and len(names) < self.fixed_batch:
+                wrapped = np.arange(self.fixed_batch) % len(names)
                 feeds = {name: array[wrapped] for name, array in feeds.items()}
             yield Batch(feeds, names)
 

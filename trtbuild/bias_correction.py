@@ -16,7 +16,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from calibrators.inputs import sample_axis
 from calibrators.shards import Batch, ShardSet
 from calibrators.table import RangeTable
 from trtbuild.collect.memory import largest_sample, sizes_of
@@ -103,21 +102,16 @@ def _affordable(model: Model, shards: ShardSet, plan: Sequence[Piece], flow: Flo
     sizes = sizes_of(model, largest, sorted({name for names in live for name in names}), "bias correction")
     fed = sum(array.nbytes for array in largest.feeds.values())
     most = max(1, fed, *(sum(sizes[name] for name in names) for names in live))
-    return max(1, min(samples, int(STATE_BYTES / most) * _fixed(shards)))
-
-
-def _fixed(shards: ShardSet) -> int:
-    """How many samples a feed has: more than one where the model fixes its batch."""
-    return (sample_axis(shards.inputs)[1] or 1) if shards.batched else 1
+    return max(1, min(samples, int(STATE_BYTES / most) * (shards.fixed_batch or 1)))
 
 
 def _chosen(shards: ShardSet, samples: int, batch: int) -> _Samples:
     """Feeds for the means and half as many others, the same ones every time."""
-    fixed = _fixed(shards)
+    fixed = shards.fixed_batch or 1
     feeds = max(-(-samples // fixed) * 3 // 2, 2)
     every = list(shards.drawn(min(feeds * fixed, shards.samples), SEED).batches(1))
     means = [item for index, item in enumerate(every) if index % 3 != 1]
-    free = shards.batched and sample_axis(shards.inputs)[1] is None
+    free = shards.batched and shards.fixed_batch is None
     return _Samples(list(_joined(means, batch)) if free else means, every[1::3])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -13,6 +11,7 @@ from calibrators.method import Method, amax
 from calibrators.shards import ShardSet
 from calibrators.table import Range, RangeTable, TableKey
 from trtbuild.collect.collect import ON_THIS_MACHINE, Options, collect
+from trtbuild.digest import of_json
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
 from trtbuild.model.scaling import to_json
@@ -38,7 +37,7 @@ def method_of(model: Model, method: str) -> str:
     """The method in a key, and what tells an equalized model from the file that `TableKey.model` is of."""
     if not model.scaled:
         return method
-    digest = hashlib.sha256(json.dumps(to_json(model.scaled), sort_keys=True).encode()).hexdigest()[:16]
+    digest = of_json(to_json(model.scaled))[:16]
     return f"{method} of the model equalized by {digest}"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 from calibrators.shards import ShardSet
 from trtbuild import bias_correction, kept
+from trtbuild.digest import of_json
 from trtbuild.engine import Engine
 from trtbuild.errors import InputError
 from trtbuild.model.model import Model
@@ -50,7 +50,7 @@ def corrections_of(
         "ranges": ranges.table.to_dict(),
         "shards": shards.fingerprint(),
     }
-    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    digest = of_json(depends)
     path = engine.builds / "ranges" / f"{digest[:16]}.biases.json" if engine.builds is not None else None
     found = kept.kept(path, digest, KEPT, from_json) if path is not None else None
     if found is None:

@@ -1,4 +1,4 @@
-"""SHA-256 of files, streamed, and of tensors."""
+"""SHA-256 of files, streamed, of JSON and of tensors."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def sha256(paths: Iterable[Path]) -> str:
             while block := stream.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def of_json(parts: Any) -> str:
+    """Hex digest over what JSON can say; the order of keys is not part of it."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def of_tensors(tensors: Mapping[str, NDArray[Any]]) -> str:

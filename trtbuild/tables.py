@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calibrators.errors import TableError
+from calibrators.errors import CalibratorError, TableError
 from calibrators.shards import ShardSet
 from calibrators.table import RangeTable, TableKey
 from trtbuild import calibrate as calibration
@@ -168,6 +168,14 @@ def _sweep(folder: Path) -> None:
 
 def open_shards(folder: Path, engine: Engine, model: Model) -> ShardSet:
     return ShardSet.open(folder, model.inputs, may_batch=engine.recipe.model.batched)
+
+
+def drawn(shards: ShardSet, engine: Engine, count: int, seed: int) -> ShardSet:
+    """So many of the engine's validation samples. Raises InputError where there are fewer."""
+    try:
+        return shards.drawn(count, seed)
+    except CalibratorError as error:
+        raise InputError(f"--draw {count}: {engine.samples} has {shards.samples} samples") from error
 
 
 def keep(table: RangeTable, path: Path | None) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import trtbuild
-from calibrators.errors import CalibratorError
 from calibrators.shards import ShardSet
 from trtbuild import calibrate as calibration
 from trtbuild import finalists, tables
 from trtbuild.collect.collect import ON_THIS_MACHINE
 from trtbuild.collect.collect import Options as Collecting
-from trtbuild.digest import sha256
+from trtbuild.digest import of_json, sha256
 from trtbuild.engine import Engine
 from trtbuild.errors import InputError
 from trtbuild.golden.metric_file import metric_of
@@ -23,6 +20,7 @@ from trtbuild.model.model import Model
 from trtbuild.opened import open_model
 from trtbuild.paths import check_writable
 from trtbuild.precision import rules
+from trtbuild.precision.map import PrecisionMap
 from trtbuild.progress import say
 from trtbuild.recipe import PrecisionSection, Thresholds
 from trtbuild.recipe import tuned as tuned_file
@@ -64,10 +62,7 @@ def tune(
     place = _place(engine, options)
     model = Model.open(engine.model)
     own = own_precisions(engine, model)
-    if own.budgeted:
-        say(
-            f"note: the recipe's own pins stay, {own.budgeted} nodes; take them out to have them searched for"
-        )
+    _say_notes(engine, own, options)
     limits = limits_of(own, model, engine, target, options)
     every = tables.open_shards(engine.require_samples(), engine, model)
     draw = _draw(every, engine, options)
@@ -148,22 +143,27 @@ def _place(engine: Engine, options: Options) -> Path:
         raise InputError(
             f"{engine.model}: tune writes its pins beside a recipe.toml; name a folder that has one"
         )
-    if engine.recipe.validation.layers != Thresholds():
-        say("note: [validation.layers] is not looked at here: validate does")
-    if options.given:
-        say(f"note: what is found is found with {' '.join(options.given)}; builds need the same")
     place = options.output or engine.folder / tuned_file.NAME
     check_writable(place, "--output" if options.output else "tune")
     tuned_file.check_replaceable(place)
     return place
 
 
+def _say_notes(engine: Engine, own: PrecisionMap, options: Options) -> None:
+    """What of the recipe is not searched, and what builds do not know of."""
+    if engine.recipe.validation.layers != Thresholds():
+        say("note: [validation.layers] is not looked at here: validate does")
+    if options.given:
+        say(f"note: what is found is found with {' '.join(options.given)}; builds need the same")
+    if own.budgeted:
+        say(
+            f"note: the recipe's own pins stay, {own.budgeted} nodes; take them out to have them searched for"
+        )
+
+
 def _draw(every: ShardSet, engine: Engine, options: Options) -> ShardSet:
     count = min(DRAW, every.samples) if options.draw is None else options.draw
-    try:
-        return every.drawn(count, options.seed)
-    except CalibratorError as error:
-        raise InputError(f"--draw {count}: {engine.samples} has {every.samples} samples") from error
+    return tables.drawn(every, engine, count, options.seed)
 
 
 def _journal(engine: Engine, model: Model, every: ShardSet, options: Options) -> Journal:
@@ -186,7 +186,7 @@ def _journal(engine: Engine, model: Model, every: ShardSet, options: Options) ->
         "draw": options.draw,
         "seed": options.seed,
     }
-    key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+    key = of_json(depends)[:16]
     return Journal(engine.builds / FOLDER / f"{key}.jsonl", key)
 
 

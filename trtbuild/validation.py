@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibrators.errors import CalibratorError
 from calibrators.shards import ShardSet
 from trtbuild import tables
 from trtbuild.engine import Engine
@@ -120,10 +119,7 @@ def _check_build(build: Build, engine: Engine, model: Model) -> None:
 def _drawn(every: ShardSet, engine: Engine, how: Options) -> tuple[ShardSet, Drawn | None]:
     if how.draw is None:
         return every, None
-    try:
-        return every.drawn(how.draw, how.seed), Drawn(how.draw, how.seed)
-    except CalibratorError as error:
-        raise InputError(f"--draw {how.draw}: {engine.samples} has {every.samples} samples") from error
+    return tables.drawn(every, engine, how.draw, how.seed), Drawn(how.draw, how.seed)
 
 
 def _target(build: Build) -> Target:
@@ -144,8 +140,7 @@ def _baseline(engine: Engine, model: Model, build: Build | None) -> Baseline | N
     if build is None:
         return None
     request = manifest.request_of(build, engine, model)
-    side = as_in_file(_target(build).candidate(request, build.artifact), request.model)
-    return Baseline(build.key, side)
+    return Baseline(build.key, _target(build).candidate(request, build.artifact))
 
 
 def _activations(engine: Engine, request: Request, target: Target, side: Side) -> Activations | None:

@@ -92,12 +92,11 @@ def _is_document(path: Path) -> bool:
 
 
 def _write(document: dict[str, Any], output: Path) -> None:
-    from calibrators.whole_file import replacing
     from trtbuild.progress import say
+    from trtbuild.ship.store import write_text
 
     text = json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=1, allow_nan=False)
-    with replacing(output) as stream:
-        stream.write(text.encode())
+    write_text(output, text)
     say(f"bench: {output}")
 
 

@@ -70,6 +70,16 @@ OUTPUT = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here too."
 )
 
+SEED = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Of --draw and of the confidence intervals; default: 0.",
+)
+HTML = click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="The whole report as one HTML file."
+)
+
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr."
 )

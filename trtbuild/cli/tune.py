@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trtbuild.cli.numbers import Number
-from trtbuild.cli.options import MODE, PIN, TARGET, collecting, common, show, target_of, with_mode
+from trtbuild.cli.options import HTML, MODE, PIN, SEED, TARGET, collecting, common, show, target_of, with_mode
 from trtbuild.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Validation samples that tell the error of a trial; default: 64, or all. The gate takes all.",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, help="Of --draw and of the confidence intervals."
-)
+@SEED
 @click.option(
     "--budget",
     type=Number(),
@@ -70,9 +68,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Instead of tuned.toml beside the recipe.",
 )
-@click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="The whole report as one HTML file."
-)
+@HTML
 @collecting
 @common
 @click.pass_context

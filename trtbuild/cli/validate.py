@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trtbuild.cli.options import common, show
+from trtbuild.cli.options import HTML, SEED, common, show
 from trtbuild.errors import ExitCode
 
 
@@ -34,21 +34,14 @@ from trtbuild.errors import ExitCode
 @click.option(
     "--draw", type=click.IntRange(min=1), metavar="N", help="Only N of the samples, drawn by --seed."
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Of --draw and of the confidence intervals; default: 0.",
-)
+@SEED
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The document that --json prints."
 )
 @click.option(
     "--junit", type=click.Path(path_type=Path), metavar="FILE", help="JUnit XML: gate checks, failing layers."
 )
-@click.option(
-    "--html", type=click.Path(path_type=Path), metavar="FILE", help="The whole report as one HTML file."
-)
+@HTML
 @click.option(
     "--annotate",
     type=click.Path(path_type=Path),

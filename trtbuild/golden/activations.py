@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import time
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 
 from calibrators.whole_file import replacing
 from trtbuild.collect.counting import cores
-from trtbuild.digest import of_tensors
+from trtbuild.digest import of_json, of_tensors
 from trtbuild.errors import InputError, one_line
 from trtbuild.golden import tensor_file
 from trtbuild.progress import say
@@ -40,8 +38,7 @@ class Activations:
     """
 
     def __init__(self, folder: Path, golden: Mapping[str, Any], limit: float) -> None:
-        depends = json.dumps([FORMAT, golden], sort_keys=True)
-        key = hashlib.sha256(depends.encode()).hexdigest()[:16]
+        key = of_json([FORMAT, golden])[:16]
         self._root, self._folder, self._limit = folder, folder / key, limit
         self._asked: set[str] = set()
         self._read: set[str] = set()
@@ -75,7 +72,7 @@ class Activations:
         self._missed.add(sample)
         if self._refused:
             return
-        names = hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()[:8]
+        names = of_json(sorted(asked))[:8]
         try:
             if not self._make_room(tensor_file.size_of(tensors, asked)):
                 return

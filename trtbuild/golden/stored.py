@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 import trtbuild
 from calibrators.shards import Batch, ShardSet
 from calibrators.whole_file import replacing
-from trtbuild.digest import of_tensors
+from trtbuild.digest import of_json, of_tensors
 from trtbuild.errors import InputError, one_line
 from trtbuild.golden.scope import outputs_of
 from trtbuild.golden.tensor_file import header, storable
@@ -225,7 +224,7 @@ def _damaged(path: Path, why: str) -> InputError:
 
 def _checksum(text: str, digests: Iterable[tuple[str, str]]) -> str:
     """Over the document, and the digests of the tensors in the order of their names."""
-    return hashlib.sha256(json.dumps([text, *sorted(digests)]).encode()).hexdigest()
+    return of_json([text, *sorted(digests)])
 
 
 def _key(call: int, tensor: str) -> str:

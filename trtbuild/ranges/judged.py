@@ -9,6 +9,12 @@ _SATURATING = frozenset({"Sigmoid", "Softmax"})
 _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
+def array_outputs(model: Model) -> list[str]:
+    """Those of the outputs that ONNX Runtime hands out as arrays."""
+    flow = Flow(model.graph, model.unrunnable)
+    return [name for name in model.checked_outputs if flow.is_array(name)]
+
+
 def judged_outputs(model: Model) -> list[str]:
     """What is looked at of each output: it, or what goes into the Softmax or the Sigmoid that makes it; those
     that ONNX Runtime hands out as arrays. Where these saturate an error is nothing in most samples and all in

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from calibrators.inputs import sample_axis
 from calibrators.shards import ShardSet
 from trtbuild.targets.session import Tensors
 
@@ -24,7 +23,7 @@ def split(shards: ShardSet) -> Split:
 
     Both are empty where there are too few: under 4 samples, or a single batch of a fixed size.
     """
-    batch = (sample_axis(shards.inputs)[1] or 1) if shards.batched else 1
+    batch = shards.fixed_batch or 1
     feeds = -(-shards.samples // batch)
     if shards.samples < FEWEST or feeds < 2:
         return Split([], [])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from trtbuild.render.text import Document
 from trtbuild.report.axis import Axis
 from trtbuild.report.trials import (
-    best_of,
     figures_axis,
     front_of,
     gate_of,
@@ -16,6 +16,7 @@ from trtbuild.report.trials import (
     metric_of,
     pins_axis,
 )
+from trtbuild.tune.document import best_of
 
 HEIGHT = 21  # lines
 WIDEST = 100  # columns of the whole plot
@@ -63,8 +64,8 @@ def plot(document: Document, width: int) -> list[str]:
 def _draw_front(canvas: _Canvas, document: Document) -> None:
     """With so many pins as much, or more: steps up to the right."""
     front = [trial for trial in front_of(document) if trial["figure"] is not None]
-    ends = [*(canvas.column(trial["pinned"]) for trial in front[1:]), canvas.width]
-    for trial, end in zip(front, ends[: len(front)], strict=True):
+    for trial, next_one in zip_longest(front, front[1:]):
+        end = canvas.width if next_one is None else canvas.column(next_one["pinned"])
         for column in range(canvas.column(trial["pinned"]), end):
             canvas.put(canvas.row(trial["figure"]), column, "·")
 

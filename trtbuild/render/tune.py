@@ -19,6 +19,7 @@ from trtbuild.report.trials import (
     interval_text,
     sqnr_text,
 )
+from trtbuild.tune.document import best_of
 
 STYLES = {"passed with margin": "green", "passed": "green", "failed": "red"}
 MEASURES = {
@@ -76,7 +77,7 @@ def _print_outcome(console: Console, document: Document) -> None:
     rest = f": {document['engine']}, {trials.headline(document)}"
     style = STYLES[outcome]
     console.print(f"{so_far}[{style}]{outcome}[/]{escape(rest)}", highlight=False, soft_wrap=True)
-    for line in (*trials.best_of(document)["failing"], *filter(None, [trials.budget_text(document)])):
+    for line in (*best_of(document)["failing"], *filter(None, [trials.budget_text(document)])):
         add_line(console, line)
 
 

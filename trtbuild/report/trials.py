@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trtbuild.report.axis import Axis, nice
+from trtbuild.tune.document import best_of
 from trtbuild.tune.trial import OWN
 
 Document = Mapping[str, Any]
@@ -18,10 +19,6 @@ FAR = 5
 """Times that what counts spans, below the lowest of it: see `figures_axis`."""
 SIMILAR = 0.1
 """Ranks no farther apart than this share of all nodes (or one) say the same."""
-
-
-def best_of(document: Document) -> Trial:
-    return next(trial for trial in document["trials"] if trial["number"] == document["best"])
 
 
 def front_of(document: Document) -> list[Trial]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 import trtbuild
 from trtbuild.report import pareto, trials
 from trtbuild.report.page import page
+from trtbuild.tune.document import best_of
 from trtbuild.tune.trial import OWN
 
 GENERATOR = '<meta name="generator" content="tune, trtbuild'
@@ -35,7 +36,7 @@ def html(document: Mapping[str, Any]) -> str:
         "document": document,
         "generator": Markup(GENERATOR),
         "version": trtbuild.__version__,
-        "best": trials.best_of(document),
+        "best": best_of(document),
         "plot": pareto.of(document),
         "geometry": pareto,
         "own": OWN,

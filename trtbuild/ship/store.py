@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from calibrators.whole_file import replacing
-from trtbuild.digest import sha256
+from trtbuild.digest import of_json, sha256
 from trtbuild.errors import InputError
 from trtbuild.paths import data_of, manifest_of
 
@@ -72,7 +71,7 @@ class Build:
 
 def key_of(parts: Any) -> str:
     """16 hex digits that stand for everything a build depends on."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return of_json(parts)[:16]
 
 
 def describe(artifact: Path) -> dict[str, Any]:

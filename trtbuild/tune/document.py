@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,9 +73,14 @@ def compose(searched: Searched, findings: Findings, interrupted: bool) -> Docume
     }
 
 
+def best_of(document: Mapping[str, Any]) -> Document:
+    """Of its trials the one that was chosen."""
+    return next(trial for trial in document["trials"] if trial["number"] == document["best"])
+
+
 def tuned_of(document: Document) -> Tuned:
     """What builds are to do, as the best trial did it."""
-    best = document["trials"][document["best"] - 1]
+    best = best_of(document)
     outcome: Outcome = "interrupted" if document["interrupted"] else document["outcome"]
     return Tuned(
         tuned=Origin(model=document["model"]["sha256"], trtbuild=trtbuild.__version__, outcome=outcome),
@@ -88,7 +93,7 @@ def tuned_of(document: Document) -> Tuned:
 
 def comment_of(document: Document) -> Iterator[str]:
     """The lines at the head of tuned.toml."""
-    best, samples = document["trials"][document["best"] - 1], document["samples"]
+    best, samples = best_of(document), document["samples"]
     pinned = f"{best['pinned']} of {document['lowerable']} nodes pinned"
     yield f"Written by trtbuild tune: {best['label']}, {pinned}."
     name, figure = _figure_name(document["metric"]), _shown(best["figure"], best["passed"])

@@ -149,10 +149,8 @@ class Judge:
         first, second = (Scorer(metric, self._section.max_ece_rise is not None) for _ in range(2))
         for batch in run_outputs((self._golden,), self._outputs, self._shards, "golden"):
             for sample, (outputs,) in batch.rows():
-                copies = {
-                    name: array.copy() for name, array in outputs.items()
-                }  # a metric may change its own
-                once, again = first(outputs, sample), second(copies, sample)
+                copies = {name: array.copy() for name, array in outputs.items()}
+                once, again = first(outputs, sample), second(copies, sample)  # it may change what it is given
                 if once != again:
                     raise InputError(
                         f"metric {metric.name} is not deterministic: sample {sample} scored {once.value:g}, "

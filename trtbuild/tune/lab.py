@@ -3,8 +3,7 @@ model."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ import onnx_ir as ir
 from trtbuild import tables
 from trtbuild.collect.collect import Options
 from trtbuild.corrections import corrections_of
+from trtbuild.digest import of_json
 from trtbuild.engine import Engine
 from trtbuild.errors import InputError
 from trtbuild.golden.metric_file import Metric
@@ -41,6 +41,9 @@ from trtbuild.tune.trial import Trial
 KEPT_BYTES = 2e9
 """What the models of settings may take that are held for when the same setting comes again."""
 
+RESOLVED = 128
+"""Sets of pins whose precisions are held: those of one more pin are asked for by several settings in turn."""
+
 
 class Lab:
     """Makes trials of one engine into models that ONNX Runtime runs. Ranges, equalization and bias
@@ -55,31 +58,36 @@ class Lab:
         self._target = Simulation()
         self._shards = tables.open_shards(engine.require_shards(), engine, model)
         self._order = [node_name(node) for node in model.graph]
+        self._precisions = functools.lru_cache(RESOLVED)(self._resolved)
         self._ranges: dict[Setting, Ranges] = {}
         self._most_kept = max(1, int(KEPT_BYTES // max(files.weight_bytes(model.normalised), 1)))
 
     def engine_of(self, trial: Trial) -> Engine:
         """The engine whose recipe says what the trial does: its pins come first, so that the recipe's win."""
         recipe = self._engine.recipe
-        pins = tuple(Pin(name=exactly(node)) for node in trial.pins) + recipe.pin
+        pins = _exactly(trial.pins) + recipe.pin
         calibration = trial.setting.in_section(recipe.calibration)
         return replace(
             self._engine, recipe=recipe.model_copy(update={"pin": pins, "calibration": calibration})
         )
 
     def precisions(self, trial: Trial) -> PrecisionMap:
-        recipe = self.engine_of(trial).recipe
-        return rules.resolve(self._model, recipe.precision, recipe.pin)
+        return self._precisions(trial.pins)
 
-    def candidates(self) -> list[str]:
+    def _resolved(self, pins: tuple[str, ...]) -> PrecisionMap:
+        recipe = self._engine.recipe
+        return rules.resolve(self._model, recipe.precision, _exactly(pins) + recipe.pin)
+
+    @functools.cached_property
+    def candidates(self) -> tuple[str, ...]:
         """The nodes that a pin takes out of int8, in graph order; those that the recipe's own rules hold are
         not among them."""
-        free = self.precisions(Trial(Setting.of(self._engine.recipe.calibration)))
-        lowered = [
+        free = self._precisions(())
+        lowered = tuple(
             name for name, node in free.nodes.items() if node.lowered_by_default and free[name] == "int8"
-        ]
-        pinned = self.precisions(Trial(Setting.of(self._engine.recipe.calibration), tuple(lowered)))
-        return [name for name in lowered if pinned.nodes[name].pinned]
+        )
+        pinned = self._precisions(lowered)
+        return tuple(name for name in lowered if pinned.nodes[name].pinned)
 
     def base(self, trial: Trial) -> Base:
         """What runs, as the trial says."""
@@ -101,9 +109,7 @@ class Lab:
         assert found.table is not None
         amax = {tensor: each.amax for tensor, each in found.table.ranges.items()}
         scaled = to_json(found.equalized.scaled) if found.equalized is not None else {}
-        return hashlib.sha256(
-            json.dumps([amax, scaled, setting.bias_correction], sort_keys=True).encode()
-        ).hexdigest()
+        return of_json([amax, scaled, setting.bias_correction])
 
     def equalizes(self, setting: Setting) -> bool:
         """Whether there is anything in this model that the setting can equalize."""
@@ -160,6 +166,10 @@ class Lab:
             engine = self.engine_of(Trial(setting))
             self._ranges[setting] = tables.ranges_of(engine, self._model, self._target, self._how)
         return self._ranges[setting]
+
+
+def _exactly(nodes: tuple[str, ...]) -> tuple[Pin, ...]:
+    return tuple(Pin(name=exactly(node)) for node in nodes)
 
 
 def _scorer(metric: Metric, reference: Reference, model: Model) -> Score:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from calibrators.shards import Batch
 from trtbuild.collect.memory import sizes_of
 from trtbuild.errors import InputError, one_line
+from trtbuild.ranges.judged import array_outputs
 from trtbuild.ranges.stages import Flow, part_of
 from trtbuild.targets.session import Tensors, open_session
 from trtbuild.tune.reference import Reference
@@ -94,7 +95,7 @@ class Plan:
                 raise ValueError(f"{flip}: only the way to int8 has parts")
         self._model, self._flips, self._reference = model, flips, reference
         self._flow = Flow(self._switches.model.graph, model.unrunnable)
-        self._scored = [name for name in model.checked_outputs if self._flow.is_array(name)] if scored else []
+        self._scored = array_outputs(model) if scored else []
         self._shown = tuple(dict.fromkeys([*reference.tensors, *self._scored]))
         self._stages = list(self._staged())
 

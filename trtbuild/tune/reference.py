@@ -15,7 +15,7 @@ from trtbuild.golden.classes import SUM_TOLERANCE, TINY
 from trtbuild.model.model import Model
 from trtbuild.progress import say, track
 from trtbuild.ranges.error import error
-from trtbuild.ranges.judged import judged_outputs
+from trtbuild.ranges.judged import array_outputs, judged_outputs
 from trtbuild.rewrite.cut import with_outputs
 from trtbuild.targets.session import Tensors, infer, runner
 
@@ -58,7 +58,7 @@ class Reference:
         judged = judged_outputs(model)
         if not judged:
             raise InputError(f"{model.path}: no output can be compared, so there is nothing to judge pins by")
-        outputs = [name for name in class_axes if name in model.checked_outputs and name not in model.hidden]
+        outputs = [name for name in array_outputs(model) if name in class_axes]
         feeds, expected, held = [], [], 0
         shown = with_outputs(model.normalised, [*dict.fromkeys([*judged, *outputs])], cut=True)
         with runner(shown, "golden") as active:

@@ -147,7 +147,7 @@ class Search:
         found = [each for each in ranked(self.findings.measured) if not each.trial.setting.bias_correction]
         own = [each for each in self.findings.measured if each.trial.setting == self._own]
         first = list({each.trial: each for each in [*own, *found[:RACING]]}.values())
-        racing = [_Racer(each, self._lab.candidates()) for each in first]
+        racing = [_Racer(each, self._lab.candidates) for each in first]
         while racing := [further for each in racing if (further := self._further(each)) is not None]:
             racing.sort(key=lambda each: each.now.harm)
             for place, each in enumerate(racing[:JUDGED_A_ROUND]):
@@ -181,8 +181,7 @@ class Search:
         best = max(measured, key=lambda each: self._gain(now, each.trial, each.harm))
         say(f"{best.trial.setting}, {' + '.join(best.trial.pins)}: typical error {best.error:.3g}")
         left = [node for node in order[:LEFT] if node not in best.trial.pins]
-        every = [node for node in self._lab.candidates() if node not in best.trial.pins]
-        return _Racer(best, left or every)
+        return _Racer(best, left or [node for node in self._lab.candidates if node not in best.trial.pins])
 
     def _allowed(self, trial: Trial) -> bool:
         fits = self._lab.precisions(trial).budgeted <= self._limits.most

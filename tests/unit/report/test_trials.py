@@ -5,6 +5,7 @@ import pytest
 from tests.unit.report.tuning_documents import single, trial, tuned, without_metric
 from trtbuild.report import trials
 from trtbuild.report.axis import Axis
+from trtbuild.tune.document import best_of
 
 
 def figures(axis):
@@ -21,7 +22,7 @@ def test_the_front_goes_from_few_pins_to_many():
 
 def test_telling_are_the_front_the_best_and_the_recipe():
     document = tuned()
-    best = trials.best_of(document)
+    best = best_of(document)
     best["front"] = False
     assert [row["number"] for row in trials.telling(document)] == [1, 5, 6, 7, 8, 10, 15]
     assert not document["trials"][0]["front"]

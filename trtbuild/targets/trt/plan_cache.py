@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from calibrators.whole_file import replacing
+from trtbuild.digest import of_json
 from trtbuild.progress import say
 
 
@@ -19,7 +19,7 @@ def cached(folder: Path | None, parts: dict[str, Any], make: Callable[[], bytes]
     """
     if folder is None:
         return make()
-    path = folder / f"{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}.plan"
+    path = folder / f"{of_json(parts)[:16]}.plan"
     plan = _read(path)
     if plan is not None:
         say(f"golden engine: {path}, built before")
